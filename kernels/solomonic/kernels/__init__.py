@@ -1,0 +1,1 @@
+"""Tensors: scans, short convolutions, window attention."""

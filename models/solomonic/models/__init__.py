@@ -1,0 +1,1 @@
+"""Networks with an explicit memory, their checkpoints and their training."""

@@ -1,0 +1,1 @@
+"""Measuring the memory of trained models and intervening on it."""

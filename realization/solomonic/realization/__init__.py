@@ -1,0 +1,1 @@
+"""Realization theory: systems, certificates, canonical forms, identification."""
