@@ -1,0 +1,10 @@
+"""Short causal depthwise convolution: a shift register of the last inputs with a linear read-out.
+
+- `op`: the public function `short_conv` and its result
+- `naive`: the definition, a loop over tokens in float64
+- `cpu`: the fast path with its own backward pass
+"""
+
+from solomonic.kernels.short_conv.op import ShortConvOutput, short_conv
+
+__all__ = ["ShortConvOutput", "short_conv"]
