@@ -1,1 +1,32 @@
 """Networks with an explicit memory, their checkpoints and their training."""
+
+from .checkpoint import load, save
+from .config import HybridConfig
+from .corpus import Corpus, stdlib_corpus
+from .describe import Description, describe
+from .generate import Generation, generate
+from .lm import HybridLM, LMOutput
+from .memory import KeyValue, Memory, Part
+from .training import Recipe, TrainingRun, train
+from .zoo import zoo
+
+__all__ = [
+    "Corpus",
+    "Description",
+    "Generation",
+    "HybridConfig",
+    "HybridLM",
+    "KeyValue",
+    "LMOutput",
+    "Memory",
+    "Part",
+    "Recipe",
+    "TrainingRun",
+    "describe",
+    "generate",
+    "load",
+    "save",
+    "stdlib_corpus",
+    "train",
+    "zoo",
+]

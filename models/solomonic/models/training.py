@@ -1,0 +1,281 @@
+"""Training on a CPU: resumable, deterministic for a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+
+from .checkpoint import save
+from .config import HybridConfig
+from .files import whole_folder, write_json
+from .lm import HybridLM
+
+logger = logging.getLogger("solomonic")
+
+_STEP_FOLDER = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: AdamW, linear warm-up, cosine to a floor, clipping.
+
+    Parameters
+    ----------
+    steps, warmup : int
+        Optimizer steps in all, and those of the warm-up.
+    batch_size, context : int
+        Sequences a step and their length in tokens.
+    lr, floor : float
+        Highest learning rate, and the share of it that is left at the end.
+    betas, weight_decay, clip : tuple of float, float, float
+        Of AdamW (decay on matrices alone), and the largest gradient norm.
+    decay : str
+        Initial decays of state space layers, see :class:`~solomonic.models.HybridLM`.
+    dtype : str
+        ``"float32"``, or ``"bfloat16"`` for mixed precision.
+    seed : int
+        Of the initial weights and the batches.
+
+    Examples
+    --------
+    >>> Recipe(steps=100).learning_rate(0) < Recipe(steps=100).learning_rate(60)
+    True
+    """
+
+    steps: int
+    warmup: int = 60
+    batch_size: int = 4
+    context: int = 512
+    lr: float = 3e-3
+    floor: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    decay: str = "slow"
+    dtype: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name in ("steps", "batch_size", "context"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype: expected 'float32' or 'bfloat16', got {self.dtype!r}")
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step: linear warm-up, then a cosine to ``floor * lr``."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """A finished training run: the model, the loss of every step (nats a token) and the seconds it took."""
+
+    model: HybridLM
+    losses: list[float] = field(repr=False)
+    seconds: float
+    folder: Path
+
+
+def train(
+    config: HybridConfig,
+    batches: Callable[[int], Tensor],
+    out_dir: str | Path,
+    recipe: Recipe,
+    *,
+    save_every: int = 200,
+    keep: int | None = 1,
+    note: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> TrainingRun:
+    """Train a model from scratch, or go on where an earlier run in the same folder stopped.
+
+    The run keeps its checkpoints in ``out_dir/step-XXXXXXXX`` and ends with a model in ``out_dir`` itself. Stopping it
+    (Ctrl-C, a full disk, a lost machine) leaves the last whole checkpoint; the same call goes on from there with the
+    same losses as a run that was never stopped.
+
+    Parameters
+    ----------
+    config : HybridConfig
+        The architecture.
+    batches : callable
+        step -> token ids [batch, context + 1]; a pure function of the step, as :meth:`Corpus.batches` gives.
+    out_dir : path
+        Folder of the run.
+    recipe : Recipe
+        Optimizer, schedule and seed.
+    save_every : int
+        Steps between checkpoints.
+    keep : int or None
+        How many of the newest checkpoints stay; None keeps all.
+    note : dict or None
+        Written into the checkpoints' ``progress.json`` (what the data were, say).
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    TrainingRun
+        ``.model``, ``.losses``, ``.seconds``, ``.folder``.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a run with another configuration or recipe, or the loss is not finite.
+
+    Notes
+    -----
+    Sets ``torch.set_flush_denormal(True)``: decaying states run into denormal numbers, which are ten times slower.
+    Bits are the same from run to run for the same torch version and number of threads.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> config = HybridConfig(pattern="M2", vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=1,
+    ...                       num_key_value_heads=1, head_dim=8)
+    >>> run = train(config, lambda step: torch.arange(9)[None] % 8, tempfile.mkdtemp(), Recipe(steps=3, warmup=1),
+    ...             progress=False)
+    >>> len(run.losses)
+    3
+    """
+    out_dir = Path(out_dir)
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ValueError(f"out_dir: expected a folder, {out_dir} is a file")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)
+    model = HybridLM(config, rng=recipe.seed, decay=recipe.decay)
+    names = [name for name, _ in model.named_parameters()]
+    optimizer = _optimizer(model, recipe)
+    what = {"config": config.to_dict(), "recipe": json.loads(json.dumps(dataclasses.asdict(recipe)))}
+    losses: list[float] = []
+    seconds = 0.0
+    newest = _newest(out_dir)
+    if newest is not None:
+        losses, seconds = _restore(newest, what, model, optimizer, names)
+        logger.info("going on from %s", newest)
+
+    def checkpoint() -> None:
+        state = {"losses": losses, "seconds": seconds + time.monotonic() - began, "note": note or {}, **what}
+        _write_checkpoint(out_dir / f"step-{len(losses):08d}", model, optimizer, names, state)
+        _prune(out_dir, keep)
+
+    began = time.monotonic()
+    bar = tqdm(total=recipe.steps, initial=len(losses), disable=not progress, unit="step", desc=out_dir.name)
+    try:
+        with bar:
+            while len(losses) < recipe.steps:
+                loss = _step(model, optimizer, batches(len(losses)), recipe, len(losses))
+                losses.append(loss)
+                bar.update()
+                bar.set_postfix(bits=f"{sum(losses[-50:]) / len(losses[-50:]) / math.log(2):.3f}", refresh=False)
+                if len(losses) % save_every == 0 and len(losses) < recipe.steps:
+                    checkpoint()
+    except KeyboardInterrupt:
+        if len(losses) and _newest_step(out_dir) != len(losses):
+            checkpoint()
+        logger.warning("stopped at step %d of %d; the same call goes on from there", len(losses), recipe.steps)
+        raise
+    if _newest_step(out_dir) != len(losses):
+        checkpoint()
+    seconds += time.monotonic() - began
+    save(model, out_dir)
+    write_json(out_dir / "training.json", {"losses": losses, "seconds": seconds, "note": note or {}, **what})
+    return TrainingRun(model, losses, seconds, out_dir)
+
+
+def _step(model: HybridLM, optimizer: torch.optim.AdamW, rows: Tensor, recipe: Recipe, step: int) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate(step)
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
+        logits = model(rows[:, :-1]).logits
+    loss = cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    if not math.isfinite(loss.item()) or not math.isfinite(float(norm)):
+        raise ValueError(f"step {step}: loss {loss.item()}, gradient norm {float(norm)}; try a smaller learning rate")
+    optimizer.step()
+    return loss.item()
+
+
+def _optimizer(model: HybridLM, recipe: Recipe) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]  # norms, biases, A_log, D, dt_bias: not decayed
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, foreach=True)
+
+
+def _write_checkpoint(
+    folder: Path, model: HybridLM, optimizer: torch.optim.AdamW, names: list[str], state: dict
+) -> None:
+    params = dict(model.named_parameters())
+    moments: dict[str, Tensor] = {}
+    for name in names:
+        entry = optimizer.state[params[name]]
+        moments.update({f"{name}.{key}": torch.as_tensor(entry[key]) for key in ("step", "exp_avg", "exp_avg_sq")})
+    with whole_folder(folder) as beside:
+        save(model, beside)
+        save_file(moments, beside / "optimizer.safetensors")
+        write_json(beside / "progress.json", state)
+
+
+def _restore(
+    folder: Path, what: dict, model: HybridLM, optimizer: torch.optim.AdamW, names: list[str]
+) -> tuple[list[float], float]:
+    try:
+        state = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / "model.safetensors")
+        moments = load_file(folder / "optimizer.safetensors")
+    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        raise ValueError(f"{folder}: this checkpoint cannot be read ({error}); delete it to go on without it") from None
+    for key in ("config", "recipe"):
+        if state[key] != what[key]:
+            differs = sorted(k for k in what[key] if state[key].get(k) != what[key][k])
+            raise ValueError(f"out_dir: {folder.parent} holds a run with another {key} ({', '.join(differs)}); "
+                             "use another folder, or delete it")  # fmt: skip
+    model.load_state_dict(weights)
+    params = dict(model.named_parameters())
+    for name in names:
+        optimizer.state[params[name]] = {key: moments[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+    return state["losses"], state["seconds"]
+
+
+def _steps(out_dir: Path) -> list[Path]:
+    return sorted(p for p in out_dir.iterdir() if _STEP_FOLDER.fullmatch(p.name) and p.is_dir())
+
+
+def _newest(out_dir: Path) -> Path | None:
+    steps = _steps(out_dir)
+    return steps[-1] if steps else None
+
+
+def _newest_step(out_dir: Path) -> int:
+    newest = _newest(out_dir)
+    return -1 if newest is None else int(newest.name.removeprefix("step-"))
+
+
+def _prune(out_dir: Path, keep: int | None) -> None:
+    if keep is not None:
+        for folder in _steps(out_dir)[:-keep]:
+            shutil.rmtree(folder, ignore_errors=True)
