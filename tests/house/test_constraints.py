@@ -1,4 +1,4 @@
-"""constraints.txt is sorted, well formed, and pins exactly what the package, its extras and its groups need."""
+"""constraints.txt is sorted and well formed, and pins exactly what the package and its groups need."""
 
 import re
 import sys

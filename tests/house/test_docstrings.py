@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pytest
 from numpydoc.docscrape import ClassDoc, FunctionDoc, NumpyDocString
@@ -48,11 +49,17 @@ def arguments(function: Callable) -> list[str]:
 
 def own_methods(cls: type) -> Iterator[tuple[str, Callable]]:
     """The public methods that a class defines itself."""
-    made = {"_make", "_replace", "_asdict"} if issubclass(cls, tuple) else set()
     for name, member in vars(cls).items():
         method = member.__func__ if isinstance(member, classmethod | staticmethod) else member
-        if inspect.isfunction(method) and not name.startswith("_") and name not in made:
+        if inspect.isfunction(method) and not name.startswith("_"):
             yield name, method
+
+
+def is_record(thing: object) -> bool:
+    """A named tuple or dataclass without methods: the example stands with the function that returns it."""
+    if not inspect.isclass(thing) or not (dataclasses.is_dataclass(thing) or hasattr(thing, "_fields")):
+        return False
+    return not list(own_methods(thing))
 
 
 def faults(name: str, thing: object) -> list[str]:
@@ -65,7 +72,7 @@ def faults(name: str, thing: object) -> list[str]:
     found = []
     if not "".join(doc["Summary"]).strip():
         found.append(f"{name} has no summary line")
-    if not any(">>>" in line for line in doc["Examples"]):
+    if not is_record(thing) and not any(">>>" in line for line in doc["Examples"]):
         found.append(f"{name} has no example under Examples")
     has = documented(doc)
     wanted = [] if inspect.isclass(thing) and issubclass(thing, BaseException) else arguments(thing)  # type: ignore[arg-type]
@@ -122,6 +129,19 @@ class Bare:
     x: int
 
 
+class Record(NamedTuple):
+    """A result.
+
+    Attributes
+    ----------
+    x : int
+        What.
+    """
+
+    x: int
+    y: int
+
+
 def test_faults_are_found():
     assert faults("good", good) == []
     assert faults("bad", bad) == [
@@ -130,6 +150,7 @@ def test_faults_are_found():
         "bad documents 'z', which is no argument",
     ]
     assert faults("Bare", Bare) == ["Bare has no docstring"]
+    assert faults("Record", Record) == ["Record does not document its argument 'y'"]
     assert method_faults("m", lambda x: None, set()) == ["m has no docstring"]
     assert method_faults("bad", bad, set()) == ["bad does not document its argument 'y'"]
 

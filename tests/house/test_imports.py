@@ -18,8 +18,8 @@ ALLOWED = {
     "models": {"kernels"},
     "probes": {"models", "kernels", "realization"},
 }
-# Loaded when used: importing a wing must not need them. A file that cannot do without one says so in its path,
-# as kernels/.../triton/ssd.py or models/.../transformers_qwen3.py do, and is itself imported when used.
+# Loaded when used: importing a wing must not need them. A file that cannot do without one says so in its path
+# (kernels/.../triton/ssd.py, models/.../transformers_qwen3.py) and is itself imported when used.
 LATE = ("triton", "transformers", "dask")
 ANYWHERE = {"solomonic", *sys.stdlib_module_names}
 

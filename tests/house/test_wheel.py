@@ -1,4 +1,4 @@
-"""The sdist holds the project, the wheel the four wings and nothing else, and every wing works from the wheel."""
+"""The sdist holds the project, the wheel the four wings alone, and every wing works from the wheel."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the house tests know about the tree: its root, wings and modules, and the files that git would keep."""
+"""What the house tests know of the tree: its root, wings and modules, and the files that git would keep."""
 
 import os
 import subprocess
