@@ -1,7 +1,24 @@
-"""Tensors: scans, short convolutions, window attention."""
+"""Tensors: scans, short convolutions, window attention.
+
+Layout letters: B batch, T time, H heads, P head channels, N state, K key, V value, W window, S positions of keys.
+
+- `ssd`: selective state space scan (fading memory), returns its state
+- `short_conv`: causal depthwise convolution (eidetic memory), returns its shift register
+- `memory_attention`: attention over a window and over fading tokens in one softmax
+- `available_backends`: what ``backend=`` accepts here
+"""
 
 from solomonic.kernels.backends import available_backends
+from solomonic.kernels.memory_attention import MemoryAttentionOutput, memory_attention
 from solomonic.kernels.short_conv import ShortConvOutput, short_conv
 from solomonic.kernels.ssd import SSDOutput, ssd
 
-__all__ = ["SSDOutput", "ShortConvOutput", "available_backends", "short_conv", "ssd"]
+__all__ = [
+    "MemoryAttentionOutput",
+    "SSDOutput",
+    "ShortConvOutput",
+    "available_backends",
+    "memory_attention",
+    "short_conv",
+    "ssd",
+]
