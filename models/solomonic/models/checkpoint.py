@@ -85,7 +85,8 @@ def load(path_or_zoo_name: str | Path, *, dtype: str | torch.dtype | None = None
                     )
                 if not torch.isfinite(tensor).all():
                     raise ValueError(f"{file}: tensor {name} holds NaN or infinity")
-                loaded[target] = tensor.to(device=device, dtype=wanted)
+                # A copy: tensors mapped from the file are not aligned, which costs speed and changes the last bits.
+                loaded[target] = tensor.to(device=device, dtype=wanted, copy=True)
     model.load_state_dict(loaded, assign=True)
     return model.eval().requires_grad_(False)
 
