@@ -10,6 +10,7 @@ kept for the backward pass:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch import Tensor
 
 __all__ = ["composed", "memory_attention_cpu"]
 
+# Exponents are kept in base 2: torch.exp is up to fifty times slower where its result underflows, exp2 is not.
+_LOG2E, _LN2 = math.log2(math.e), math.log(2.0)
 # Stands for minus infinity in scores: finite, so that a row that sees nothing has no NaN on its way to zero.
 _HIDDEN = -1e30
 # Scores of one group of blocks: large enough to hide the interpreter, small enough for the cache.
@@ -89,11 +92,17 @@ class _Blocks:
         """Leading slots, in whole blocks, that no block up to `last` can use."""
         return min(self.missing(last) // self.b, self.m) * self.b
 
-    def scores(self, q: Tensor, i0: int, skip: int) -> Tensor:
-        """Masked scores [g, B G, rows, span - skip] of the query blocks q [g, B G, rows, K], starting at i0."""
+    def scores(self, q: Tensor, i0: int, skip: int, offset: Tensor | None = None) -> Tensor:
+        """Masked scores [g, B G, rows, span - skip] of the query blocks q [g, B G, rows, K], starting at i0.
+
+        `offset` [g, B G, rows, 1] is added to the rows.
+        """
         g, batch, rows, _ = q.shape
         out = q.new_empty(g, batch, rows, self.span - skip)
-        out.copy_(self.mask[:, skip:])
+        if offset is None:
+            out.copy_(self.mask[:, skip:])
+        else:
+            torch.add(self.mask[:, skip:], offset, out=out)
         for i in range(g):
             lo = (i0 + i) * self.b
             out[i].baddbmm_(q[i], self.k[:, lo + skip : lo + self.span].transpose(1, 2))
@@ -149,7 +158,8 @@ class _Blockwise(torch.autograd.Function):
         b = _block_size(T, max(s.width for s in plan), block)
         cutter = _Queries(B, T, H, G, b)
         queries = [
-            None if tensors[3 * i] is None else cutter.cut(tensors[3 * i], scale) for i in range(len(plan))
+            None if tensors[3 * i] is None else cutter.cut(tensors[3 * i], scale * _LOG2E)
+            for i in range(len(plan))
         ]
         blocks = [
             _Blocks(s, tensors[3 * i + 1], tensors[3 * i + 2], T, b, H // G) for i, s in enumerate(plan)
@@ -164,7 +174,7 @@ class _Blockwise(torch.autograd.Function):
                 skip = keys.skip(i1 - 1)
                 p = keys.scores((queries[0] if query is None else query)[i0:i1], i0, skip)
                 top = p.amax(-1, keepdim=True)
-                p.sub_(top).exp_()
+                p.sub_(top).exp2_()
                 read = p.new_empty(*p.shape[:3], V)
                 for i in range(i1 - i0):
                     lo = (i0 + i) * b
@@ -175,9 +185,9 @@ class _Blockwise(torch.autograd.Function):
             best = tops[0] if len(tops) == 1 else torch.maximum(tops[0], tops[1])
             total = 0
             for top, mass, read, lse in zip(tops, sums, reads, lses, strict=True):
-                lse[i0:i1] = (top + mass.log()).squeeze(-1)
+                lse[i0:i1] = (top + mass.log2()).squeeze(-1)
                 if len(plan) > 1:
-                    share = (top - best).exp_()
+                    share = (top - best).exp2_()
                     read.mul_(share)
                     total = total + mass * share
                 else:
@@ -186,7 +196,7 @@ class _Blockwise(torch.autograd.Function):
         out = cutter.join(out)
         lses = [cutter.join(lse).squeeze(-1) for lse in lses]
         for lse in lses:
-            lse.masked_fill_(lse < 0.5 * _HIDDEN, -torch.inf)
+            lse.masked_fill_(lse < 0.5 * _HIDDEN, -torch.inf).mul_(_LN2)
         ctx.save_for_backward(*tensors, out, *lses)
         ctx.plan, ctx.scale, ctx.block = plan, scale, block
         ctx.set_materialize_grads(False)
@@ -215,10 +225,10 @@ class _Blockwise(torch.autograd.Function):
         delta = (dout * out).sum(-1)
         shares = [(lse - total).exp() for lse in lses]
         grads: list[Tensor | None] = [None] * count
-        first_query = cutter.cut(q, scale)
+        first_query = cutter.cut(q, scale * _LOG2E)
         for j, source in enumerate(plan):
             own = j > 0 and tensors[3 * j] is not None
-            query = cutter.cut(tensors[3 * j], scale) if own else first_query
+            query = cutter.cut(tensors[3 * j], scale * _LOG2E) if own else first_query
             keys = _Blocks(source, tensors[3 * j + 1], tensors[3 * j + 2], T, b, H // G)
             lse, share, dlse = lses[j], shares[j], dlses[j]
             unseen = lse == -torch.inf
@@ -226,15 +236,14 @@ class _Blockwise(torch.autograd.Function):
             if dlse is not None:
                 shift = shift + dlse.masked_fill(unseen, 0.0)
             shift = cutter.cut(shift.unsqueeze(-1))
-            lse = cutter.cut(lse.masked_fill(unseen, 0.0).unsqueeze(-1))
+            offset = cutter.cut(lse.masked_fill(unseen, 0.0).unsqueeze(-1), -_LOG2E)
             weighted = cutter.cut(dout * share.unsqueeze(-1))
             dquery = torch.empty_like(query)
             dk, dv = torch.zeros_like(keys.k), torch.zeros_like(keys.v)
             per_block = B * H * b * keys.span
             for i0, i1 in _groups(cutter.n, per_block):
                 skip = keys.skip(i1 - 1)
-                p = keys.scores(query[i0:i1], i0, skip)
-                p.sub_(lse[i0:i1]).exp_()
+                p = keys.scores(query[i0:i1], i0, skip, offset[i0:i1]).exp2_()
                 ds = torch.empty_like(p)
                 ds.copy_(shift[i0:i1])
                 for i in range(i1 - i0):
@@ -251,7 +260,7 @@ class _Blockwise(torch.autograd.Function):
             dquery = cutter.join(dquery.mul_(scale))
             target = 3 * j if own else 0
             grads[target] = dquery if grads[target] is None else grads[target] + dquery
-            grads[3 * j + 1], grads[3 * j + 2] = keys.unslot(dk, G), keys.unslot(dv, G)
+            grads[3 * j + 1], grads[3 * j + 2] = keys.unslot(dk.mul_(_LN2), G), keys.unslot(dv, G)
         return (None, None, None, *grads)
 
 
@@ -286,7 +295,7 @@ def composed(plan: list[_Source], scale: float, tensors: tuple[Tensor | None, ..
     total = lses[0] if len(lses) == 1 else torch.logaddexp(*lses)
     out = None
     for score, v in zip(scores, values, strict=True):
-        weights = (score - total.unsqueeze(-1)).exp()
+        weights = ((score - total.unsqueeze(-1)) * _LOG2E).exp2()
         G = v.shape[1]
         read = torch.matmul(weights.reshape(B, G, (H // G) * T, -1), v).reshape(B, H, T, -1)
         out = read if out is None else out + read
