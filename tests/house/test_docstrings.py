@@ -65,7 +65,7 @@ def is_record(thing: object) -> bool:
 def faults(name: str, thing: object) -> list[str]:
     """What the docstring of a public function or class lacks."""
     text = inspect.getdoc(thing) or ""
-    generated = dataclasses.is_dataclass(thing) and text.startswith(f"{getattr(thing, '__name__', '')}(")
+    generated = inspect.isclass(thing) and text.startswith(f"{getattr(thing, '__name__', '')}(")
     if not text or generated:
         return [f"{name} has no docstring"]
     doc: NumpyDocString = ClassDoc(thing) if inspect.isclass(thing) else FunctionDoc(thing)
