@@ -24,7 +24,7 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 suppress_warnings = ["ref.citation"]  # a docstring may list a reference without citing it
 
-# Lessons: `make notebooks` has run them; one that has not run since its text changed is run here, from its text.
+# Lessons come as `make notebooks` ran them; one that has not run since its text changed is run here.
 lessons = HERE / "lessons"
 shutil.rmtree(lessons, ignore_errors=True)
 lessons.mkdir()
