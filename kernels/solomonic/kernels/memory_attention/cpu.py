@@ -24,7 +24,7 @@ _LOG2E, _LN2 = math.log2(math.e), math.log(2.0)
 # Stands for minus infinity in scores: finite, so that a row that sees nothing has no NaN on its way to zero.
 _HIDDEN = -1e30
 # Scores of one group of blocks: large enough to hide the interpreter, small enough for the cache.
-_GROUP = 1 << 18
+_GROUP = 1 << 17
 
 
 @dataclass(frozen=True)
