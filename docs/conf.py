@@ -17,8 +17,10 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # formulas without a network
     "sphinx_copybutton",
     "sphinx_exercise",
+    "sphinx_togglebutton",  # solutions that open
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
@@ -46,16 +48,19 @@ autosummary_ignore_module_all = False
 autosummary_imported_members = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 nitpick_ignore_regex = [("py:.*", r"(collections|control|matplotlib|numpy|pathlib|torch|xarray)\..*")]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "Solomonic"
+html_sidebars = {page.stem: [] for page in HERE.glob("*.md")}  # pages without pages below them
 html_copy_source = True  # what a lesson's download link points to
 html_sourcelink_suffix = ""
 html_theme_options = {
     "navigation_with_keys": False,
-    "show_prev_next": True,
+    "header_links_before_dropdown": 6,
+    "navbar_persistent": ["search-button"],
     "secondary_sidebar_items": ["page-toc", "download-lesson"],
     "footer_start": ["copyright"],
     "footer_end": [],
