@@ -89,33 +89,54 @@ def _decays(
     return c, e, w, e[..., -1]
 
 
-def _scores(layout: _Layout, Bg: Tensor, Cg: Tensor, seg: Tensor | None) -> Tensor:
-    """C B' [B, n, G, Q, Q], zero above the diagonal and between segments."""
-    scores = torch.matmul(Cg, Bg.transpose(-1, -2)).tril()
-    if seg is not None:
-        scores = scores * (seg.unsqueeze(-1) == seg.unsqueeze(-2)).unsqueeze(2)
-    return scores
+def _ceiling(layout: _Layout, like: Tensor, seg: Tensor | None) -> Tensor:
+    """Largest exponent of L, to broadcast with [B, n, H, Q, Q]: 0 where s <= t in one segment, else -inf.
+
+    In exact arithmetic no exponent exceeds 0; in floating point the minimum with this tensor clamps those that
+    do, and removes what lies above the diagonal before it can overflow.
+    """
+    ceiling = like.new_full((layout.Q, layout.Q), -torch.inf).triu_(1)
+    if seg is None:
+        return ceiling
+    apart = seg.unsqueeze(-1) != seg.unsqueeze(-2)
+    return ceiling.masked_fill(apart.unsqueeze(2), -torch.inf)
 
 
-def _tile(layout: _Layout, c: Tensor) -> Tensor:
-    """L = exp2(c_t - c_s) as [B, n, H, Q, Q]; above the diagonal exp(0), which the scores' zeros remove."""
-    return (c.unsqueeze(-1) - c.unsqueeze(-2)).clamp_(max=0).exp2_()
+def _scores(layout: _Layout, Bg: Tensor, Cg: Tensor) -> Tensor:
+    """C B' [B, n, G, 1, Q, Q]."""
+    flat = (-1, layout.Q, layout.N)
+    scores = torch.bmm(Cg.reshape(flat), Bg.reshape(flat).transpose(1, 2))
+    return scores.view(layout.B, layout.n, layout.G, 1, layout.Q, layout.Q)
+
+
+def _tile(layout: _Layout, c: Tensor, seg: Tensor | None) -> Tensor:
+    """L = exp2(c_t - c_s) [B, n, H, Q, Q], zero above the diagonal and between segments."""
+    tile = c.unsqueeze(-1) - c.unsqueeze(-2)
+    return torch.minimum(tile, _ceiling(layout, c, seg), out=tile).exp2_()
 
 
 def composed(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, reset: Tensor | None, chunk: int
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    h0: Tensor,
+    reset: Tensor | None,
+    chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """The chunked form in differentiable torch operations only, for derivatives of second order and forward mode.
 
-    All arguments are in the compute dtype; returns y without its D term, and the last state.
+    All arguments are in the compute dtype; returns y and the last state.
     """
     s = _Layout(x, B, C, chunk)
     if not s.T:
         return x, h0
     Bg, Cg, seg = s.groups(B, s.GB), s.groups(C, s.GC), _segments(s, reset)
     c, e, w, g = _decays(s, dt, A, seg)
-    tile = (c.unsqueeze(-1) - c.unsqueeze(-2)).clamp(max=0).exp2().unflatten(2, (s.G, s.R))
-    mix = tile * _scores(s, Bg, Cg, seg).unsqueeze(3)
+    tile = torch.minimum(c.unsqueeze(-1) - c.unsqueeze(-2), _ceiling(s, c, seg)).exp2()
+    mix = tile.unflatten(2, (s.G, s.R)) * _scores(s, Bg, Cg)
     u = (s.heads(x) * s.padded(dt).reshape(s.B, s.n, s.Q, s.G, s.R, 1)).permute(0, 1, 3, 4, 2, 5)
     wu = u * w.unflatten(2, (s.G, s.R)).unsqueeze(-1)
     writes = torch.matmul(wu.transpose(-1, -2), Bg.unsqueeze(3))  # [B, n, G, R, P, N]
@@ -126,7 +147,7 @@ def composed(
     carried = torch.matmul(Cg.unsqueeze(3), torch.stack(states, 1).transpose(-1, -2))
     y = torch.matmul(mix, u) + carried * e.unflatten(2, (s.G, s.R)).unsqueeze(-1)
     y = y.permute(0, 1, 4, 2, 3, 5).reshape(s.B, s.n * s.Q, s.H, s.P)[:, : s.T]
-    return y, state.flatten(1, 2)
+    return (y if D is None else y + D.unsqueeze(-1) * x), state.flatten(1, 2)
 
 
 def _to_heads(layout: _Layout, value: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -181,17 +202,17 @@ def _narrow(layout: _Layout, h: Tensor) -> Tensor:
 
 
 class _Chunked(torch.autograd.Function):
-    """y (without D) and the last state, with a backward pass that recomputes the tiles."""
+    """y and the last state, with a backward pass that recomputes the tiles."""
 
     @staticmethod
-    def forward(ctx: Any, x, dt, A, B, C, h0, reset, chunk):  # type: ignore[override]
+    def forward(ctx: Any, x, dt, A, B, C, D, h0, reset, chunk):  # type: ignore[override]
         s = _Layout(x, B, C, chunk)
         xs, seg = s.heads(x), _segments(s, reset)
         Bg, Cg = s.groups(B, s.GB).contiguous(), s.groups(C, s.GC).contiguous()
         c, e, w, g = _decays(s, dt, A, seg)
         dts = s.scalars(dt)
-        mix = _tile(s, c)
-        mix.view(s.B, s.n, s.G, s.R, s.Q, s.Q).mul_(_scores(s, Bg, Cg, seg).unsqueeze(3))
+        mix = _tile(s, c, seg)
+        mix.view(s.B, s.n, s.G, s.R, s.Q, s.Q).mul_(_scores(s, Bg, Cg))
         inside = torch.bmm(mix.view(-1, s.Q, s.Q), _to_heads(s, xs, dts))
         del mix
         Bf, Cf = Bg.view(-1, s.Q, s.N), Cg.view(-1, s.Q, s.N)
@@ -205,16 +226,18 @@ class _Chunked(torch.autograd.Function):
         entering = states[:, :-1].reshape(-1, s.N, s.R * s.P)
         y = _from_groups(s, torch.bmm(Cf, entering), e, inside)
         y = y.view(s.B, s.n * s.Q, s.H, s.P)[:, : s.T]
+        if D is not None:
+            y.addcmul_(x, D.unsqueeze(-1))
         last = _narrow(s, states[:, -1]).clone()
-        ctx.save_for_backward(x, dt, A, B, C, h0, reset, y, states)
+        ctx.save_for_backward(x, dt, A, B, C, D, h0, reset, y, states)
         ctx.chunk = chunk
         return y, last
 
     @staticmethod
     def backward(ctx: Any, dy, dh):  # type: ignore[override]
-        x, dt, A, B, C, h0, reset, y, states = ctx.saved_tensors
+        x, dt, A, B, C, D, h0, reset, y, states = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _backward_of_composed(ctx, (x, dt, A, B, C, h0), reset, dy, dh)
+            return _backward_of_composed(ctx, (x, dt, A, B, C, D, h0), reset, dy, dh)
         s = _Layout(x, B, C, ctx.chunk)
         xs, dys, seg = s.heads(x), s.heads(dy), _segments(s, reset)
         Bg, Cg = s.groups(B, s.GB).contiguous(), s.groups(C, s.GC).contiguous()
@@ -235,27 +258,26 @@ class _Chunked(torch.autograd.Function):
 
         # Inside chunks.
         u, dyh = _to_heads(s, xs, dts), _to_heads(s, dys)
-        tile = _tile(s, c)
-        dmix = torch.bmm(dyh, u.transpose(1, 2)).view(s.B, s.n, s.G, s.R, s.Q, s.Q)
-        tile6 = tile.view(s.B, s.n, s.G, s.R, s.Q, s.Q)
-        dmix.mul_(tile6)
-        dscores = (dmix.sum(3) if s.R > 1 else dmix.squeeze(3)).tril()
-        del dmix
-        if seg is not None:
-            dscores = dscores * (seg.unsqueeze(-1) == seg.unsqueeze(-2)).unsqueeze(2)
-        dscores = dscores.view(-1, s.Q, s.Q)
-        tile6.mul_(_scores(s, Bg, Cg, seg).unsqueeze(3))
+        tile = _tile(s, c, seg).view(s.B, s.n, s.G, s.R, s.Q, s.Q)
+        dmix = torch.bmm(dyh, u.transpose(1, 2)).view(tile.shape).mul_(tile)
+        dscores = (dmix.sum(3) if s.R > 1 else dmix).view(-1, s.Q, s.Q)
+        tile.mul_(_scores(s, Bg, Cg))
         du_inside = torch.bmm(tile.view(-1, s.Q, s.Q).transpose(1, 2), dyh)
-        del tile, tile6
+        del tile
 
         x_wide = _to_groups(s, xs, w * dts)
         du = _from_groups(s, torch.bmm(Bf, leaving), w, du_inside)
-        dC = torch.baddbmm(torch.bmm(dy_wide, entering.transpose(1, 2)), dscores, Bf)
-        dB = torch.baddbmm(torch.bmm(x_wide, leaving.transpose(1, 2)), dscores.transpose(1, 2), Cf)
+        dC = torch.bmm(dy_wide, entering.transpose(1, 2)).baddbmm_(dscores, Bf)
+        dB = torch.bmm(x_wide, leaving.transpose(1, 2)).baddbmm_(dscores.transpose(1, 2), Cf)
 
         # dc_t = dy_t y_t - u_t du_t, and at the end of a chunk <dh_out, h_out>: the pairs inside cancel.
         xdu = torch.mul(du.view(s.B, s.n * s.Q, s.H, s.P), s.padded(x)).sum(-1)
         dyy = torch.mul(dy, y).sum(-1)
+        dD = None
+        if D is not None:
+            direct = torch.mul(dy, x).sum(-1)
+            dD = direct.sum((0, 1))
+            dyy = torch.addcmul(dyy, direct, D, value=-1.0)
         ends = (states[:, 1:] * dstates[:, 1:]).sum(3).view(s.B, s.n, s.H, s.P).sum(-1)
         dc = (s.padded(dyy) - s.padded(dt) * xdu).view(s.B, s.n, s.Q, s.H)
         dc[:, :, -1] += ends
@@ -263,18 +285,22 @@ class _Chunked(torch.autograd.Function):
         ddt = torch.addcmul(xdu[:, : s.T], da, A)
         dA = (da * dt).sum((0, 1))
         dx = du.mul_(s.padded(dt).view(s.B, s.n, s.Q, s.H, 1)).view(s.B, s.n * s.Q, s.H, s.P)[:, : s.T]
+        if D is not None:
+            dx.addcmul_(dy, D.unsqueeze(-1))
         dB = s.ungroup(dB.view(s.B, s.n, s.G, s.Q, s.N), s.GB)
         dC = s.ungroup(dC.view(s.B, s.n, s.G, s.Q, s.N), s.GC)
-        return dx, ddt, dA, dB, dC, _narrow(s, dstates[:, 0]), None, None
+        return dx, ddt, dA, dB, dC, dD, _narrow(s, dstates[:, 0]), None, None
 
 
-def _backward_of_composed(ctx: Any, inputs: tuple[Tensor, ...], reset: Tensor | None, dy: Tensor, dh: Tensor):
+def _backward_of_composed(
+    ctx: Any, inputs: tuple[Tensor | None, ...], reset: Tensor | None, dy: Tensor, dh: Tensor
+):
     """Gradients that can be differentiated again (``create_graph=True``)."""
     with torch.enable_grad():
         y, h = composed(*inputs, reset, ctx.chunk)
-        wanted = [t for t, need in zip(inputs, ctx.needs_input_grad, strict=False) if need]
+        wanted = [t for t, need in zip(inputs, ctx.needs_input_grad, strict=False) if need and t is not None]
         grads = iter(torch.autograd.grad((y, h), wanted, (dy, dh), create_graph=True, allow_unused=True))
-    return (*(next(grads) if need else None for need in ctx.needs_input_grad[:6]), None, None)
+    return (*(next(grads) if need else None for need in ctx.needs_input_grad[:7]), None, None)
 
 
 def ssd_cpu(
@@ -291,8 +317,6 @@ def ssd_cpu(
     """Run the chunked form. Arguments are validated and in the compute dtype."""
     if h0 is None:
         h0 = x.new_zeros(x.shape[0], x.shape[2], x.shape[3], B.shape[3])
-    if x.numel() == 0 or B.shape[3] == 0:
-        y, h = composed(x, dt, A, B, C, h0, reset, chunk)
-    else:
-        y, h = _Chunked.apply(x, dt, A, B, C, h0, reset, chunk)
-    return (y if D is None else torch.addcmul(y, x, D.unsqueeze(-1))), h
+    if x.numel() == 0 or B.shape[3] == 0 or x.shape[1] == 1:
+        return composed(x, dt, A, B, C, D, h0, reset, chunk)
+    return _Chunked.apply(x, dt, A, B, C, D, h0, reset, chunk)
