@@ -1,1 +1,15 @@
-"""Measuring the memory of trained models and intervening on it."""
+"""Measuring and intervening: traces, retention, memory fading, structure, the split law; plots, reports, the command."""
+
+from .labelled import load, save
+from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
+from .trace import Trace, trace
+
+__all__ = [
+    "KaplanMeier",
+    "Trace",
+    "bootstrap_interval",
+    "kaplan_meier",
+    "load",
+    "save",
+    "trace",
+]

@@ -1,0 +1,52 @@
+"""The recurrence of a state space head, step by step in float64: what a trace is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+__all__ = ["readout", "states"]
+
+
+def steps(log_decay: np.ndarray, write: np.ndarray, u: np.ndarray, h0: np.ndarray) -> Iterator[np.ndarray]:
+    """The state [B, H, P, N] after each token, in one buffer that the next step overwrites.
+
+    h_t = exp(log_decay_t) h_{t-1} + u_t write_t', with log_decay [B, T, H], write [B, T, H, N] and u [B, T, H, P].
+    """
+    h = h0.astype(np.float64, copy=True)
+    decay = np.exp(log_decay)[..., None, None]
+    product = np.empty_like(h)
+    for t in range(u.shape[1]):
+        h *= decay[:, t]
+        np.multiply(u[:, t, :, :, None], write[:, t, :, None, :], out=product)
+        h += product
+        yield h
+
+
+def readout(
+    log_decay: np.ndarray, write: np.ndarray, read: np.ndarray, D: np.ndarray, u: np.ndarray, h0: np.ndarray
+) -> np.ndarray:
+    """y_t = h_t read_t + D u_t, [B, T, H, P]."""
+    y = u * D[:, None]
+    for t, h in enumerate(steps(log_decay, write, u, h0)):
+        y[:, t] += np.matmul(h, read[:, t, :, :, None])[..., 0]
+    return y
+
+
+def states(
+    log_decay: np.ndarray, write: np.ndarray, u: np.ndarray, h0: np.ndarray, times: np.ndarray
+) -> np.ndarray:
+    """The states [B, len(times), H, P, N] after the tokens ``times``."""
+    wanted: dict[int, list[int]] = {}
+    for place, t in enumerate(times):
+        wanted.setdefault(int(t), []).append(place)
+    batch, _, heads, channels = u.shape
+    out = np.empty((batch, len(times), heads, channels, write.shape[-1]))
+    last = max(wanted)
+    for t, h in enumerate(steps(log_decay, write, u, h0)):
+        for place in wanted.get(t, ()):
+            out[:, place] = h
+        if t == last:
+            break
+    return out
