@@ -93,9 +93,7 @@ def method_faults(name: str, method: Callable, of_class: set[str]) -> list[str]:
     if not text:
         return [f"{name} has no docstring"]
     has = documented(FunctionDoc(method)) | of_class | set(re.findall(r"`+(\w+)`+", text))
-    return [
-        f"{name} does not document its argument {each!r}" for each in arguments(method) if each not in has
-    ]
+    return [f"{name} does not document its argument {each!r}" for each in arguments(method) if each not in has]
 
 
 def good(x, *, steps=1):

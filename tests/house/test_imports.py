@@ -118,9 +118,7 @@ def test_imports_run_downwards(wing):
 
 def test_every_wing_has_modules():
     roots = {path.relative_to(ROOT).parts[:3] for path in MODULES}
-    assert roots == {(wing, "solomonic", wing) for wing in WINGS}, (
-        "the modules of a wing live in WING/solomonic/WING/"
-    )
+    assert roots == {(wing, "solomonic", wing) for wing in WINGS}, "the modules of a wing live in WING/solomonic/WING/"
 
 
 @pytest.mark.parametrize("wing", WINGS)
@@ -166,8 +164,7 @@ def test_a_wing_needs_only_declared_distributions(wing):
         if top not in ANYWHERE and canonicalize_name(top) not in may:
             wrong.append(f"{path}:{each.line} imports {each.name}")
     assert not wrong, (
-        "pyproject.toml does not declare it (at module level only [project] dependencies count):\n"
-        + "\n".join(wrong)
+        "pyproject.toml does not declare it (at module level only [project] dependencies count):\n" + "\n".join(wrong)
     )
 
 

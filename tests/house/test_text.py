@@ -89,9 +89,7 @@ def test_ci_runs_the_tests_last():
 
 def test_one_version_everywhere():
     version = pyproject()["project"]["version"]
-    citation = re.search(
-        r"^version: [\"']?([^\"'\s]+)", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE
-    )
+    citation = re.search(r"^version: [\"']?([^\"'\s]+)", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
     entry = re.search(r"^## \[?([^\]\s]+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert citation is not None, "CITATION.cff has no version"
     assert entry is not None, "CHANGELOG.md has no entry"

@@ -108,14 +108,10 @@ def test_the_wheel_holds_whole_checkpoints(wheel_names):
 def test_the_sdist_holds_the_project_without_litter(sdist):
     with tarfile.open(sdist) as archive:
         names = {PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix() for name in archive.getnames()}
-    wanted = {
-        path.as_posix() for path in kept_files() if path.parts[0] in {*WINGS, "tests", "docs", "notebooks"}
-    }
+    wanted = {path.as_posix() for path in kept_files() if path.parts[0] in {*WINGS, "tests", "docs", "notebooks"}}
     assert not wanted - names, f"missing in the sdist: {sorted(wanted - names)}"
     assert {"pyproject.toml", "README.md", "LICENSE", "Makefile", "constraints.txt"} <= names
-    assert not [
-        name for name in names if "litter" in name or name.startswith(".venv") or "__pycache__" in name
-    ]
+    assert not [name for name in names if "litter" in name or name.startswith(".venv") or "__pycache__" in name]
 
 
 def test_the_target_is_the_only_place_of_solomonic(target, tmp_path):
@@ -151,11 +147,7 @@ for name in names:
 print(len(names))
 """
     count = int(from_wheel(target, tmp_path, code))
-    folders = [
-        path
-        for path in (target / "solomonic/models/checkpoints").glob("*")
-        if (path / "config.json").is_file()
-    ]
+    folders = [path for path in (target / "solomonic/models/checkpoints").glob("*") if (path / "config.json").is_file()]
     assert count == len(folders)
 
 
@@ -164,7 +156,4 @@ def test_the_command_loads_from_the_wheel(target, tmp_path):
     for entry in pyproject()["project"]["scripts"].values():
         module, function = entry.split(":")
         if (target / module.replace(".", "/")).with_suffix(".py").is_file():
-            assert (
-                from_wheel(target, tmp_path, f"from {module} import {function} as f\nprint(callable(f))")
-                == "True\n"
-            )
+            assert from_wheel(target, tmp_path, f"from {module} import {function} as f\nprint(callable(f))") == "True\n"
