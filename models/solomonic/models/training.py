@@ -90,10 +90,14 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """A finished training run: the model, the loss of every step (nats a token) and the seconds it took."""
+    """A finished training run: the model, the loss of every step (nats a token) and the seconds it took.
+
+    ``curve`` has a row (step, seconds, score) for every checkpoint where ``validate`` was given.
+    """
 
     model: HybridLM
     losses: list[float] = field(repr=False)
+    curve: list[tuple[int, float, float]] = field(repr=False)
     seconds: float
     folder: Path
 
@@ -106,6 +110,7 @@ def train(
     *,
     save_every: int = 200,
     keep: int | None = 1,
+    validate: Callable[[HybridLM], float] | None = None,
     note: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> TrainingRun:
@@ -129,6 +134,8 @@ def train(
         Steps between checkpoints.
     keep : int or None
         How many of the newest checkpoints stay; None keeps all.
+    validate : callable or None
+        model -> score, called at every checkpoint; its values go into the run's ``curve``. It must not change the model.
     note : dict or None
         Written into the checkpoints' ``progress.json`` (what the data were, say).
     progress : bool
@@ -169,16 +176,22 @@ def train(
     optimizer = _optimizer(model, recipe)
     what = {"config": config.to_dict(), "recipe": json.loads(json.dumps(dataclasses.asdict(recipe)))}
     losses: list[float] = []
+    curve: list[tuple[int, float, float]] = []
     seconds = 0.0
     newest = _newest(out_dir)
     if newest is not None:
-        losses, seconds = _restore(newest, what, model, optimizer, names)
+        losses, curve, seconds = _restore(newest, what, model, optimizer, names)
         logger.info("going on from %s", newest)
 
     def checkpoint() -> None:
-        state = {"losses": losses, "seconds": seconds + time.monotonic() - began, "note": note or {}, **what}
+        nonlocal seconds, began
+        seconds += time.monotonic() - began
+        if validate is not None:
+            curve.append((len(losses), seconds, float(validate(model))))
+        state = {"losses": losses, "curve": curve, "seconds": seconds, "note": note or {}, **what}
         _write_checkpoint(out_dir / f"step-{len(losses):08d}", model, optimizer, names, state)
         _prune(out_dir, keep)
+        began = time.monotonic()  # neither validation nor writing counts as training
 
     began = time.monotonic()
     bar = tqdm(total=recipe.steps, initial=len(losses), disable=not progress, unit="step", desc=out_dir.name)
@@ -198,10 +211,10 @@ def train(
         raise
     if _newest_step(out_dir) != len(losses):
         checkpoint()
-    seconds += time.monotonic() - began
     save(model, out_dir)
-    write_json(out_dir / "training.json", {"losses": losses, "seconds": seconds, "note": note or {}, **what})
-    return TrainingRun(model, losses, seconds, out_dir)
+    record = {"losses": losses, "curve": curve, "seconds": seconds, "note": note or {}, **what}
+    write_json(out_dir / "training.json", record)
+    return TrainingRun(model, losses, curve, seconds, out_dir)
 
 
 def _step(model: HybridLM, optimizer: torch.optim.AdamW, rows: Tensor, recipe: Recipe, step: int) -> float:
@@ -223,7 +236,7 @@ def _optimizer(model: HybridLM, recipe: Recipe) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]  # norms, biases, A_log, D, dt_bias: not decayed
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, foreach=True)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
 
 
 def _write_checkpoint(
@@ -242,7 +255,7 @@ def _write_checkpoint(
 
 def _restore(
     folder: Path, what: dict, model: HybridLM, optimizer: torch.optim.AdamW, names: list[str]
-) -> tuple[list[float], float]:
+) -> tuple[list[float], list[tuple[int, float, float]], float]:
     try:
         state = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "model.safetensors")
@@ -258,7 +271,7 @@ def _restore(
     params = dict(model.named_parameters())
     for name in names:
         optimizer.state[params[name]] = {key: moments[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-    return state["losses"], state["seconds"]
+    return state["losses"], [tuple(row) for row in state["curve"]], state["seconds"]
 
 
 def _steps(out_dir: Path) -> list[Path]:

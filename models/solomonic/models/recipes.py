@@ -1,0 +1,126 @@
+"""How the checkpoints that ship with the package were trained, and how to train them again."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import HybridConfig
+from .corpus import stdlib_corpus
+from .evaluation import bits_per_token, score, windows
+from .files import write_json
+from .training import Recipe, TrainingRun, train
+
+#: Name -> (pattern symbol of the four layers, width of the MLPs, which makes up for what the mixers take).
+_MODELS = {
+    "transformer": ("*", 432),
+    "deadbeat": ("SWA", 432),
+    "fading": ("M2", 384),
+    "bmojo-f": ("BMF", 216),
+}
+
+_RECIPE = Recipe(steps=12_000, batch_size=2, context=512, lr=3e-3, warmup=100)
+_WOVEN = 0.08
+
+
+def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
+    """The architecture and the recipe of a model of the zoo.
+
+    Four layers, d = 128, 4 heads of 32, windows of 64 tokens, half of each head rotated, just under a million parameters.
+
+    Parameters
+    ----------
+    name : str
+        ``"transformer"``, ``"deadbeat"``, ``"fading"`` or ``"bmojo-f"``.
+
+    Returns
+    -------
+    tuple of HybridConfig and Recipe
+
+    Raises
+    ------
+    ValueError
+        If there is no recipe of that name.
+
+    Examples
+    --------
+    >>> config, recipe = zoo_recipe("bmojo-f")
+    >>> config.pattern, config.bmojo_window
+    (('BMF', 'BMF', 'BMF', 'BMF'), 64)
+    """
+    if name not in _MODELS:
+        raise ValueError(f"name: expected one of {', '.join(_MODELS)}, got {name!r}")
+    symbol, width = _MODELS[name]
+    config = HybridConfig(
+        pattern=(symbol,) * 4,
+        vocab_size=256,
+        hidden_size=128,
+        intermediate_size=width,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,
+        swa_window=64 if symbol == "SWA" else None,
+        bmojo_window=64 if symbol == "BMF" else 2048,
+        partial_rotary_factor=0.5,
+        max_position_embeddings=512,
+    )
+    return config, _RECIPE
+
+
+def train_zoo(name: str, out_dir: str | Path, *, progress: bool = True) -> TrainingRun:
+    """Train a model of the zoo and write its card; about 40 minutes on one core.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`zoo_recipe`.
+    out_dir : path
+        Folder of the run; an interrupted run goes on.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    TrainingRun
+        Its folder holds ``config.json``, ``model.safetensors`` and ``card.json``.
+
+    Examples
+    --------
+    >>> train_zoo("deadbeat", "runs/deadbeat")  # doctest: +SKIP
+    """
+    config, recipe = zoo_recipe(name)
+    corpus = stdlib_corpus(woven=_WOVEN)
+    rows = windows(corpus.validation_plain, recipe.context, most=48)
+
+    def validate(model) -> float:
+        return float(bits_per_token(model, rows).mean())
+
+    batches = corpus.batches(recipe.batch_size, recipe.context, seed=recipe.seed)
+    note = {"name": name, "corpus": corpus.info}
+    run = train(config, batches, out_dir, recipe, save_every=750, validate=validate, note=note, progress=progress)
+    write_json(Path(out_dir) / "card.json", card(name, run, recipe, corpus.info, score(run.model, corpus)))
+    return run
+
+
+def card(name: str, run: TrainingRun, recipe: Recipe, corpus: dict, validation: dict) -> dict[str, Any]:
+    """What a reader needs to know of a trained checkpoint, as JSON."""
+    a_step = recipe.batch_size * recipe.context
+    return {
+        "name": name,
+        "pattern": "-".join(run.model.config.pattern),
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "recipe": {k: v for k, v in vars(recipe).items() if k != "seed"},
+        "seed": recipe.seed,
+        "tokens": recipe.steps * a_step,
+        "minutes": round(run.seconds / 60, 1),
+        "threads": torch.get_num_threads(),
+        "corpus": corpus,
+        "validation": validation,
+        "curve": [[round(seconds / 60, 2), step * a_step, round(bits, 4)] for step, seconds, bits in run.curve],
+        "curve_windows": 48,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
