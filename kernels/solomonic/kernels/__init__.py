@@ -1,6 +1,7 @@
 """Tensors: scans, short convolutions, window attention.
 
-Layout letters: B batch, T time, H heads, P head channels, N state, K key, V value, W window, S positions of keys.
+Layout letters: B batch, T time, H heads, P head channels, N state, K key, V value, W window, S positions of
+keys.
 
 - `ssd`: selective state space scan (fading memory), returns its state
 - `short_conv`: causal depthwise convolution (eidetic memory), returns its shift register

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-__all__ = ["Backend", "available_backends", "choose"]
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+__all__ = ["Backend", "available_backends", "choose", "transformed"]
 
 Backend = Literal["auto", "reference", "cpu", "triton"]
 
@@ -65,3 +69,23 @@ def choose(backend: str, implementations: Mapping[str, Callable[..., Any]]) -> C
     if name == "triton":
         raise ValueError(f"backend: 'triton' is not in this version; choose one of {offered}")
     raise ValueError(f"backend: expected one of {offered}, got {backend!r}")
+
+
+def transformed(*tensors: Tensor | None) -> bool:
+    """Whether a function transform or forward-mode differentiation is at work on `tensors`.
+
+    Hand-written backward passes know nothing of those; the operations then take their composed form.
+
+    Parameters
+    ----------
+    *tensors : torch.Tensor or None
+        Arguments of the operation.
+
+    Returns
+    -------
+    bool
+        True inside `torch.func` transforms, and for dual tensors.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)

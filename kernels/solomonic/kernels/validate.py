@@ -36,9 +36,7 @@ def check_floating(name: str, value: torch.Tensor) -> None:
     """Raise TypeError unless `value` is real floating point."""
     check_tensor(name, value)
     if value.dtype not in _FLOATS:
-        raise TypeError(
-            f"{name}: expected a dtype of float64, float32, float16 or bfloat16, got {value.dtype}"
-        )
+        raise TypeError(f"{name}: expected a dtype of float64, float32, float16 or bfloat16, got {value.dtype}")
 
 
 def check_rank(name: str, value: torch.Tensor, letters: str) -> None:

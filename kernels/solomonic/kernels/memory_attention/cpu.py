@@ -1,9 +1,9 @@
 """Fast path of `memory_attention`: blocks of queries against spans of keys, recomputed in the backward pass.
 
-A source (the window, the fading tokens) is read at lags ``shift .. shift + width - 1`` behind the query. Queries
-are cut into blocks of b; the keys that a block can see are one slice of b (m + 1) positions, so that a block needs
-one matrix product per source and every block has the same banded mask. Only the log-sum-exp of each source is
-kept for the backward pass:
+A source (the window, the fading tokens) is read at lags ``shift .. shift + width - 1`` behind the query.
+Queries are cut into blocks of b; the keys that a block can see are one slice of b (m + 1) positions, so that
+a block needs one matrix product per source and every block has the same banded mask. Only the log-sum-exp of
+each source is kept for the backward pass:
 
     P = exp(S - lse_source),  a = exp(lse_source - lse),  dS = P (a (dO V' - rowsum(dO O)) + dlse_source).
 """
@@ -17,9 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solomonic.kernels.backends import transformed
+
 __all__ = ["composed", "memory_attention_cpu"]
 
-# Exponents are kept in base 2: torch.exp is up to fifty times slower where its result underflows, exp2 is not.
+# Exponents are kept in base 2: torch.exp is up to fifty times slower where its result underflows, exp2 is
+# not.
 _LOG2E, _LN2 = math.log2(math.e), math.log(2.0)
 # Stands for minus infinity in scores: finite, so that a row that sees nothing has no NaN on its way to zero.
 _HIDDEN = -1e30
@@ -31,8 +34,8 @@ _GROUP = 1 << 17
 class _Source:
     """Where one source lies relative to the queries.
 
-    Query t may read keys at positions ``t + first - lag`` of this source, lag in ``shift .. shift + width - 1``,
-    as far as they exist: ``first`` is the position of query 0.
+    Query t may read keys at positions ``t + first - lag`` of this source, lag in ``shift .. shift + width -
+    1``, as far as they exist: ``first`` is the position of query 0.
     """
 
     first: int
@@ -62,9 +65,7 @@ class _Blocks:
         self.range = (lo, hi)
         self.k, self.v = self._slots(k, length), self._slots(v, length)
         lag = torch.arange(b).unsqueeze(1) + self.m * b - torch.arange(self.span)
-        mask = torch.zeros(b, self.span, dtype=k.dtype).masked_fill_(
-            (lag < 0) | (lag >= source.width), _HIDDEN
-        )
+        mask = torch.zeros(b, self.span, dtype=k.dtype).masked_fill_((lag < 0) | (lag >= source.width), _HIDDEN)
         self.mask = mask.repeat(repeat, 1).to(k.device)
 
     def _slots(self, value: Tensor, length: int) -> Tensor:
@@ -158,12 +159,9 @@ class _Blockwise(torch.autograd.Function):
         b = _block_size(T, max(s.width for s in plan), block)
         cutter = _Queries(B, T, H, G, b)
         queries = [
-            None if tensors[3 * i] is None else cutter.cut(tensors[3 * i], scale * _LOG2E)
-            for i in range(len(plan))
+            None if tensors[3 * i] is None else cutter.cut(tensors[3 * i], scale * _LOG2E) for i in range(len(plan))
         ]
-        blocks = [
-            _Blocks(s, tensors[3 * i + 1], tensors[3 * i + 2], T, b, H // G) for i, s in enumerate(plan)
-        ]
+        blocks = [_Blocks(s, tensors[3 * i + 1], tensors[3 * i + 2], T, b, H // G) for i, s in enumerate(plan)]
         rows = (cutter.n, B * G, (H // G) * b)
         out = q.new_empty(*rows, V)
         lses = [q.new_empty(rows) for _ in plan]
@@ -265,7 +263,7 @@ class _Blockwise(torch.autograd.Function):
 
 
 def composed(plan: list[_Source], scale: float, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-    """The same from differentiable torch operations on whole score matrices: one token, or higher derivatives."""
+    """The same on whole score matrices, differentiable: one token, or higher derivatives."""
     q = tensors[0]
     assert q is not None
     B, T, H, K = q.shape
@@ -293,7 +291,7 @@ def composed(plan: list[_Source], scale: float, tensors: tuple[Tensor | None, ..
         values.append(v.transpose(1, 2))
     lses = [torch.logsumexp(score, -1) for score in scores]
     total = lses[0] if len(lses) == 1 else torch.logaddexp(*lses)
-    out = None
+    out: Tensor | None = None
     for score, v in zip(scores, values, strict=True):
         weights = ((score - total.unsqueeze(-1)) * _LOG2E).exp2()
         G = v.shape[1]
@@ -301,9 +299,7 @@ def composed(plan: list[_Source], scale: float, tensors: tuple[Tensor | None, ..
         out = read if out is None else out + read
     assert out is not None
     lses = [
-        lse.transpose(1, 2)
-        if rows is None
-        else lse.transpose(1, 2).masked_fill(~rows.unsqueeze(-1), -torch.inf)
+        lse.transpose(1, 2) if rows is None else lse.transpose(1, 2).masked_fill(~rows.unsqueeze(-1), -torch.inf)
         for lse, rows in zip(lses, seen, strict=True)
     ]
     return (out.transpose(1, 2), *lses)
@@ -349,7 +345,7 @@ def memory_attention_cpu(
     if far is not None:
         plan.append(far)
         tensors += [qf, kf, vf]  # type: ignore[list-item]
-    if T == 1:
+    if T == 1 or transformed(*tensors):
         out, *lses = composed(plan, scale, tuple(tensors))
     else:
         out, *lses = _Blockwise.apply(plan, scale, block, *tensors)

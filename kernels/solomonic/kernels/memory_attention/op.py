@@ -84,9 +84,9 @@ def memory_attention(
     window : int or None
         How many tokens W, itself included, a query reads; None for all the past.
     fading : tuple of torch.Tensor, optional
-        ``(kf, vf)`` or ``(qf, kf, vf)``: keys [B, Sf, Hkv, K] and values [B, Sf, Hkv, V] of the fading tokens, and
-        queries [B, T, H, K] where that path has its own. Their last position is that of the last query. Needs a
-        window.
+        ``(kf, vf)`` or ``(qf, kf, vf)``: keys [B, Sf, Hkv, K] and values [B, Sf, Hkv, V] of the fading
+        tokens, and queries [B, T, H, K] where that path has its own. Their last position is that of the last
+        query. Needs a window.
     scale : float, optional
         Factor s on the scores; ``K ** -0.5`` if not given.
     block : int, optional
@@ -97,8 +97,8 @@ def memory_attention(
     Returns
     -------
     MemoryAttentionOutput
-        ``.out`` [B, T, H, V], and ``.lse.window`` and ``.lse.fading`` [B, T, H]. The share of attention that goes
-        to the fading tokens is ``sigmoid(lse.fading - lse.window)``.
+        ``.out`` [B, T, H, V], and ``.lse.window`` and ``.lse.fading`` [B, T, H]. The share of attention that
+        goes to the fading tokens is ``sigmoid(lse.fading - lse.window)``.
 
     Raises
     ------
@@ -109,20 +109,20 @@ def memory_attention(
 
     Notes
     -----
-    Positions before the first key do not exist. The output of ``a + b`` at ``b`` is the output of ``b`` with the
-    keys of ``a`` as register (the last W - 1, and 2W - 1 of the fading ones, are all that is read).
+    Positions before the first key do not exist. The output of ``a + b`` at ``b`` is the output of ``b`` with
+    the keys of ``a`` as register (the last W - 1, and 2W - 1 of the fading ones, are all that is read).
 
     The fast path costs about ``4 B T H K (W + b)`` FLOP per source with b = `block`; its memory grows as T W,
     in the backward pass too, since scores are recomputed from the log-sum-exps. Every tensor argument has a
-    gradient, through the output and the log-sum-exps; a log-sum-exp of minus infinity passes none on. Derivatives
-    of second order are supported through a form that holds all the scores. Softmax and sums are taken in float32,
-    or float64 for float64 inputs. Scores must stay above -5e29. NaN in `k` or `v` spreads to all queries of the
-    blocks that can see it, also to earlier ones.
+    gradient, through the output and the log-sum-exps; a log-sum-exp of minus infinity passes none on.
+    Derivatives of second order are supported through a form that holds all the scores. Softmax and sums are
+    taken in float32, or float64 for float64 inputs. Scores must stay above -5e29. NaN in `k` or `v` spreads
+    to all queries of the blocks that can see it, also to earlier ones.
 
     References
     ----------
-    Zancato et al., "B'MOJO" (arXiv:2407.06324), section 3; Dao, "FlashAttention-2" (arXiv:2307.08691), algorithm 2
-    for the backward pass.
+    Zancato et al., "B'MOJO" (arXiv:2407.06324), section 3; Dao, "FlashAttention-2" (arXiv:2307.08691),
+    algorithm 2 for the backward pass.
 
     Examples
     --------
@@ -140,17 +140,22 @@ def memory_attention(
     _check(q, k, v, qf, kf, vf, window)
     if block is not None:
         validate.check_positive_int("block", block)
-    if scale is None:
-        scale = max(q.shape[3], 1) ** -0.5
-    elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        raise TypeError(f"scale: expected a float, got {type(scale).__name__}")
-    elif not math.isfinite(scale):
-        raise ValueError(f"scale: expected a finite number, got {scale}")
+    factor = _scale(scale, q.shape[3])
     work = validate.compute_dtype(q.dtype)
     tensors = [None if each is None else each.to(work) for each in (q, k, v, qf, kf, vf)]
-    out, near, far = implementation(*tensors, window, float(scale), block)
+    out, near, far = implementation(*tensors, window, factor, block)
     far = None if far is None else far.to(work)
     return MemoryAttentionOutput(out.to(q.dtype), MemoryAttentionLse(near.to(work), far))
+
+
+def _scale(scale: object, width: int) -> float:
+    if scale is None:
+        return max(width, 1) ** -0.5
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        raise TypeError(f"scale: expected a float, got {type(scale).__name__}")
+    if not math.isfinite(scale):
+        raise ValueError(f"scale: expected a finite number, got {scale}")
+    return float(scale)
 
 
 def _unpack(fading: object) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from solomonic.kernels.backends import transformed
+
 __all__ = ["composed", "short_conv_cpu"]
 
 
 def composed(padded: Tensor, weight: Tensor, bias: Tensor | None, reset: Tensor | None, silu: bool) -> Tensor:
-    """Sum of k shifted products in differentiable torch operations; `padded` is register and input, [B, k-1+T, C]."""
+    """Sum of k shifted products in differentiable torch operations.
+
+    `padded` is the register and the input [B, k - 1 + T, C].
+    """
     k = weight.shape[1]
     T = padded.shape[1] - (k - 1)
     rows = weight.t()
@@ -106,7 +111,7 @@ def short_conv_cpu(
     taps = weight.shape[1] - 1
     padded = torch.cat([state, x], 1) if taps else x
     silu = activation == "silu"
-    if reset is not None or x.shape[1] <= 1 or x.numel() == 0:
+    if reset is not None or x.shape[1] <= 1 or x.numel() == 0 or transformed(x, weight, bias, state):
         y = composed(padded, weight, bias, reset, silu)
     else:
         y = _Correlation.apply(padded, weight, bias, silu)

@@ -32,9 +32,7 @@ class ShortConvOutput:
     state: Tensor
 
     def __repr__(self) -> str:
-        return (
-            f"ShortConvOutput(y={tuple(self.y.shape)}, state={tuple(self.state.shape)}, dtype={self.y.dtype})"
-        )
+        return f"ShortConvOutput(y={tuple(self.y.shape)}, state={tuple(self.state.shape)}, dtype={self.y.dtype})"
 
 
 def short_conv(
@@ -71,8 +69,8 @@ def short_conv(
     Returns
     -------
     ShortConvOutput
-        ``.y`` [B, T, C] and the new ``.state`` [B, k - 1, C], which continues the convolution. Where T is less
-        than k - 1, what is left of the old register stays in it; inputs before the last reset are zero in it.
+        ``.y`` [B, T, C] and the new ``.state`` [B, k - 1, C], which continues the convolution. Where T is
+        less than k - 1, what is left of the old register stays in it; inputs before the last reset are zero.
 
     Raises
     ------
@@ -83,10 +81,10 @@ def short_conv(
 
     Notes
     -----
-    The register is nilpotent: k - 1 inputs later nothing is left of what it held. Costs ``2 B T C k`` FLOP and is
-    bound by memory. Every tensor argument has a gradient, through both outputs; derivatives of second order and
-    forward mode are supported. Sums are taken in float32, or float64 for float64 inputs. NaN in an input reaches
-    the k outputs that see it.
+    The register is nilpotent: k - 1 inputs later nothing is left of what it held. Costs ``2 B T C k`` FLOP
+    and is bound by memory. Every tensor argument has a gradient, through both outputs; derivatives of second
+    order and forward mode are supported. Sums are taken in float32, or float64 for float64 inputs. NaN in an
+    input reaches the k outputs that see it; it is not seen past a reset.
 
     References
     ----------
@@ -104,11 +102,10 @@ def short_conv(
     implementation = choose(backend, _IMPLEMENTATIONS)
     _check(x, weight, bias, state, reset, activation)
     work = validate.compute_dtype(x.dtype)
-    if state is None:
-        state = x.new_zeros(x.shape[0], weight.shape[1] - 1, x.shape[2])
+    start = x.new_zeros(x.shape[0], weight.shape[1] - 1, x.shape[2]) if state is None else state
     bias = None if bias is None else bias.to(work)
-    y, state = implementation(x.to(work), weight.to(work), bias, state.to(work), reset, activation)
-    return ShortConvOutput(y.to(x.dtype), state.to(x.dtype))
+    y, register = implementation(x.to(work), weight.to(work), bias, start.to(work), reset, activation)
+    return ShortConvOutput(y.to(x.dtype), register.to(x.dtype))
 
 
 def _check(
@@ -126,9 +123,7 @@ def _check(
     validate.check_like("weight", weight, "x", x, dtypes=work)
     validate.check_rank("weight", weight, "C k")
     if weight.shape[0] != channels or weight.shape[1] < 1:
-        raise ValueError(
-            f"weight: expected shape [C, k] with C = {channels}, k >= 1, got {tuple(weight.shape)}"
-        )
+        raise ValueError(f"weight: expected shape [C, k] with C = {channels}, k >= 1, got {tuple(weight.shape)}")
     if bias is not None:
         validate.check_like("bias", bias, "x", x, dtypes=work)
         validate.check_shape("bias", bias, (channels,), "C")

@@ -4,9 +4,9 @@ Inside a chunk of Q tokens the recurrence is a masked attention without softmax,
 
     Y = (L * C B') U + diag(e) C h_in,      h_out = g h_in + U' diag(w) B,      U = diag(dt) X,
 
-where L_ts = exp(c_t - c_s) for s <= t, e_t = exp(c_t), w_s = exp(c_Q - c_s), g = exp(c_Q) and c is the running
-sum of dt A inside the chunk. A reset cuts a chunk into segments: L lives inside segments, e before the first
-reset, w after the last one. Only the chunk states h are passed on by a loop.
+where L_ts = exp(c_t - c_s) for s <= t, e_t = exp(c_t), w_s = exp(c_Q - c_s), g = exp(c_Q) and c is the
+running sum of dt A inside the chunk. A reset cuts a chunk into segments: L lives inside segments, e before
+the first reset, w after the last one. Only the chunk states h are passed on by a loop.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from solomonic.kernels.backends import transformed
+
 __all__ = ["composed", "ssd_cpu"]
 
-# Exponents are kept in base 2: torch.exp is up to fifty times slower where its result underflows, exp2 is not.
+# Exponents are kept in base 2: torch.exp is up to fifty times slower where its result underflows, exp2 is
+# not.
 _LOG2E = math.log2(math.e)
 
 
@@ -76,9 +79,7 @@ def _segments(layout: _Layout, reset: Tensor | None) -> Tensor | None:
     return reset.reshape(layout.B, layout.n, layout.Q).to(torch.int32).cumsum(-1)
 
 
-def _decays(
-    layout: _Layout, dt: Tensor, A: Tensor, seg: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _decays(layout: _Layout, dt: Tensor, A: Tensor, seg: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Running sums c [B, n, H, Q], in base 2, and the weights e, w [B, n, H, Q] and g [B, n, H]."""
     c = (layout.scalars(dt) * (A * _LOG2E).unsqueeze(-1)).cumsum(-1)
     e = c.exp2()
@@ -92,8 +93,8 @@ def _decays(
 def _ceiling(layout: _Layout, like: Tensor, seg: Tensor | None) -> Tensor:
     """Largest exponent of L, to broadcast with [B, n, H, Q, Q]: 0 where s <= t in one segment, else -inf.
 
-    In exact arithmetic no exponent exceeds 0; in floating point the minimum with this tensor clamps those that
-    do, and removes what lies above the diagonal before it can overflow.
+    In exact arithmetic no exponent exceeds 0; in floating point the minimum with this tensor clamps those
+    that do, and removes what lies above the diagonal before it can overflow.
     """
     ceiling = like.new_full((layout.Q, layout.Q), -torch.inf).triu_(1)
     if seg is None:
@@ -126,7 +127,7 @@ def composed(
     reset: Tensor | None,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """The chunked form in differentiable torch operations only, for derivatives of second order and forward mode.
+    """The chunked form in differentiable torch operations, for higher derivatives and forward mode.
 
     All arguments are in the compute dtype; returns y and the last state.
     """
@@ -151,7 +152,7 @@ def composed(
 
 
 def _to_heads(layout: _Layout, value: Tensor, scale: Tensor | None = None) -> Tensor:
-    """[B, n, Q, G, R, P] times scale [B, n, H, Q] -> contiguous [B n H, Q, P]: the copy and the product in one."""
+    """[B, n, Q, G, R, P] times scale [B, n, H, Q] -> contiguous [B n H, Q, P]."""
     s = layout
     out = value.new_empty(s.B, s.n, s.H, s.Q, s.P)
     source = value.reshape(s.B, s.n, s.Q, s.H, s.P).transpose(2, 3)
@@ -292,15 +293,39 @@ class _Chunked(torch.autograd.Function):
         return dx, ddt, dA, dB, dC, dD, _narrow(s, dstates[:, 0]), None, None
 
 
-def _backward_of_composed(
-    ctx: Any, inputs: tuple[Tensor | None, ...], reset: Tensor | None, dy: Tensor, dh: Tensor
-):
+def _backward_of_composed(ctx: Any, inputs: tuple[Any, ...], reset: Tensor | None, dy: Tensor, dh: Tensor):
     """Gradients that can be differentiated again (``create_graph=True``)."""
+    needs = ctx.needs_input_grad[:7]
     with torch.enable_grad():
-        y, h = composed(*inputs, reset, ctx.chunk)
-        wanted = [t for t, need in zip(inputs, ctx.needs_input_grad, strict=False) if need and t is not None]
-        grads = iter(torch.autograd.grad((y, h), wanted, (dy, dh), create_graph=True, allow_unused=True))
-    return (*(next(grads) if need else None for need in ctx.needs_input_grad[:7]), None, None)
+        x, dt, A, B, C, D, h0 = inputs
+        results = composed(x, dt, A, B, C, D, h0, reset, ctx.chunk)
+        wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
+        grads = iter(torch.autograd.grad(results, wanted, (dy, dh), create_graph=True, allow_unused=True))
+    return (*(next(grads) if need else None for need in needs), None, None)
+
+
+def _step(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    h0: Tensor,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """One token, as in decoding: the recurrence itself, without chunks."""
+    H = x.shape[2]
+    x, dt, B, C = x[:, 0], dt[:, 0], B[:, 0], C[:, 0]
+    B, C = (v if v.shape[1] in (1, H) else v.repeat_interleave(H // v.shape[1], 1) for v in (B, C))
+    decay = (dt * A).exp()
+    if reset is not None:
+        decay = decay.masked_fill(reset, 0.0)
+    h = torch.addcmul(h0 * decay[..., None, None], (x * dt.unsqueeze(-1)).unsqueeze(-1), B.unsqueeze(2))
+    y = torch.matmul(h, C.unsqueeze(-1)).squeeze(-1)
+    if D is not None:
+        y = torch.addcmul(y, x, D.unsqueeze(-1))
+    return y.unsqueeze(1), h
 
 
 def ssd_cpu(
@@ -317,6 +342,8 @@ def ssd_cpu(
     """Run the chunked form. Arguments are validated and in the compute dtype."""
     if h0 is None:
         h0 = x.new_zeros(x.shape[0], x.shape[2], x.shape[3], B.shape[3])
-    if x.numel() == 0 or B.shape[3] == 0 or x.shape[1] == 1:
+    if x.shape[1] == 1:
+        return _step(x, dt, A, B, C, D, h0, reset)
+    if x.numel() == 0 or B.shape[3] == 0 or transformed(x, dt, A, B, C, D, h0):
         return composed(x, dt, A, B, C, D, h0, reset, chunk)
     return _Chunked.apply(x, dt, A, B, C, D, h0, reset, chunk)

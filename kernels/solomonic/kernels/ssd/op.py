@@ -69,8 +69,8 @@ def ssd(
     h0 : torch.Tensor, optional
         State before the first token [B, H, P, N]; zero if not given.
     reset : torch.Tensor, optional
-        Boolean [B, T]: the state is set to zero before these tokens (packed sequences). A reset at the first token
-        discards `h0`.
+        Boolean [B, T]: the state is set to zero before these tokens (packed sequences). A reset at the first
+        token discards `h0`.
     chunk : int, default 64
         Tokens that the fast path handles in one matrix product. Changes speed and rounding only.
     backend : {"auto", "reference", "cpu"}, default "auto"
@@ -91,15 +91,19 @@ def ssd(
 
     Notes
     -----
-    The fast path costs about ``B T H (2 Q P + 4 N P)`` FLOP with Q = `chunk`, and keeps ``4 N P / Q`` bytes of
-    states per token and head for the backward pass (float32). Sums are taken in float32, or float64 for float64
-    inputs. Decays inside a chunk are exponentials of differences of running sums, clamped at 0 before the
-    exponential: they never overflow, and their relative error is about ``eps * chunk * max|dt A|``.
+    The fast path costs about ``B T H (2 Q P + 4 N P)`` FLOP with Q = `chunk`, and keeps ``4 N P / Q`` bytes
+    of states per token and head for the backward pass (float32). Sums are taken in float32, or float64 for
+    float64 inputs. Decays inside a chunk are exponentials of differences of running sums, clamped at 0 before
+    the exponential: they never overflow, and their relative error is about ``eps * chunk * max|dt A|``. The
+    gradient of `dt` and `A` is a running sum of differences too, and has an absolute error of the same kind.
 
-    Every tensor argument has a gradient, through both outputs. Derivatives of second order and forward mode go
-    through a slower form of the same path. Signs of `dt` and `A` are not checked, as that would read the data.
-    NaN in `x`, `dt`, `B` or `C` spreads to the outputs of its own chunk and the following ones; a reset ends a NaN
-    only at the next chunk.
+    Every tensor argument has a gradient, through both outputs. Derivatives of second order and forward mode
+    go through a slower form of the same path. Signs of `dt` and `A` are not checked, as that would read the
+    data. NaN in an input spreads to the outputs of its whole chunk, earlier tokens included, and to all that
+    follow, also past a reset: 0 times NaN is NaN.
+
+    On processors whose arithmetic is slow on subnormal numbers, ``torch.set_flush_denormal(True)`` helps
+    where states decay to nothing.
 
     References
     ----------
@@ -156,9 +160,7 @@ def _check(
         validate.check_rank(name, value, "B T G N")
         groups = value.shape[2]
         if value.shape[:2] != x.shape[:2]:
-            raise ValueError(
-                f"{name}: expected [B, T] = {(batch, time)} as x has, got {tuple(value.shape[:2])}"
-            )
+            raise ValueError(f"{name}: expected [B, T] = {(batch, time)} as x has, got {tuple(value.shape[:2])}")
         if groups < 1 or heads % groups:
             raise ValueError(f"{name}: expected a number of groups that divides H = {heads}, got {groups}")
     if B.shape[3] != C.shape[3]:
