@@ -64,11 +64,22 @@ def choose(backend: str, implementations: Mapping[str, Callable[..., Any]]) -> C
         raise TypeError(f"backend: expected a string, got {type(backend).__name__}")
     name = _AUTO if backend == "auto" else backend
     if name in implementations:
-        return implementations[name]
+        chosen = implementations[name]
+        return _in_full_precision(chosen) if torch.is_autocast_enabled("cpu") else chosen
     offered = ", ".join(repr(known) for known in ("auto", *_AVAILABLE))
     if name == "triton":
         raise ValueError(f"backend: 'triton' is not in this version; choose one of {offered}")
     raise ValueError(f"backend: expected one of {offered}, got {backend!r}")
+
+
+def _in_full_precision(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep autocast out: it would round the sums inside an operation, which are promised in full precision."""
+
+    def call(*arguments: Any) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return implementation(*arguments)
+
+    return call
 
 
 def transformed(*tensors: Tensor | None) -> bool:

@@ -158,9 +158,9 @@ class _Blockwise(torch.autograd.Function):
         G, V = k.shape[2], v.shape[3]
         b = _block_size(T, max(s.width for s in plan), block)
         cutter = _Queries(B, T, H, G, b)
-        queries = [
-            None if tensors[3 * i] is None else cutter.cut(tensors[3 * i], scale * _LOG2E) for i in range(len(plan))
-        ]
+        first = cutter.cut(q, scale * _LOG2E)
+        own = [j > 0 and tensors[3 * j] is not None for j in range(len(plan))]
+        queries = [cutter.cut(tensors[3 * j], scale * _LOG2E) if own[j] else first for j in range(len(plan))]
         blocks = [_Blocks(s, tensors[3 * i + 1], tensors[3 * i + 2], T, b, H // G) for i, s in enumerate(plan)]
         rows = (cutter.n, B * G, (H // G) * b)
         out = q.new_empty(*rows, V)
@@ -170,7 +170,7 @@ class _Blockwise(torch.autograd.Function):
             tops, sums, reads = [], [], []
             for query, keys in zip(queries, blocks, strict=True):
                 skip = keys.skip(i1 - 1)
-                p = keys.scores((queries[0] if query is None else query)[i0:i1], i0, skip)
+                p = keys.scores(query[i0:i1], i0, skip)
                 top = p.amax(-1, keepdim=True)
                 p.sub_(top).exp2_()
                 read = p.new_empty(*p.shape[:3], V)
@@ -223,6 +223,7 @@ class _Blockwise(torch.autograd.Function):
         delta = (dout * out).sum(-1)
         shares = [(lse - total).exp() for lse in lses]
         grads: list[Tensor | None] = [None] * count
+        dfirst = torch.zeros_like(q)
         first_query = cutter.cut(q, scale * _LOG2E)
         for j, source in enumerate(plan):
             own = j > 0 and tensors[3 * j] is not None
@@ -256,9 +257,12 @@ class _Blockwise(torch.autograd.Function):
                     torch.bmm(ds[i], keys.k[:, part], out=dquery[i0 + i])
                     dk[:, part] += torch.bmm(ds[i].transpose(1, 2), query[i0 + i])
             dquery = cutter.join(dquery.mul_(scale))
-            target = 3 * j if own else 0
-            grads[target] = dquery if grads[target] is None else grads[target] + dquery
+            if own:
+                grads[3 * j] = dquery
+            else:
+                dfirst += dquery
             grads[3 * j + 1], grads[3 * j + 2] = keys.unslot(dk.mul_(_LN2), G), keys.unslot(dv, G)
+        grads[0] = dfirst
         return (None, None, None, *grads)
 
 
