@@ -117,9 +117,7 @@ def as_square(value: Any, name: str, *, real: bool = False, allow_empty: bool = 
     return array
 
 
-def as_number(
-    value: Any, name: str, expected: str, accept: Callable[[float], bool] = lambda number: True
-) -> float:
+def as_number(value: Any, name: str, expected: str, accept: Callable[[float], bool] = lambda number: True) -> float:
     """Return ``value`` as a finite float that ``accept`` takes; ``expected`` says in words what it takes."""
     try:
         number = float(to_numpy(value, name))
