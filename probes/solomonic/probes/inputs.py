@@ -20,15 +20,11 @@ def as_ids(ids: Any, model: HybridLM, *, name: str = "ids", least: int = 1) -> T
     if value.dtype == torch.bool or value.is_floating_point() or value.is_complex():
         raise TypeError(f"{name}: expected integers [T] or [prompts, T], got {value.dtype}")
     if value.ndim not in (1, 2):
-        raise ValueError(
-            f"{name}: expected one or two axes, [T] or [prompts, T], got shape {tuple(value.shape)}"
-        )
+        raise ValueError(f"{name}: expected one or two axes, [T] or [prompts, T], got shape {tuple(value.shape)}")
     value = value.detach().to("cpu", torch.int64)
     value = value[None] if value.ndim == 1 else value
     if value.numel() == 0:
-        raise ValueError(
-            f"{name}: expected at least one token, got an empty prompt of shape {tuple(value.shape)}"
-        )
+        raise ValueError(f"{name}: expected at least one token, got an empty prompt of shape {tuple(value.shape)}")
     if value.shape[1] < least:
         raise ValueError(f"{name}: expected at least {least} tokens a prompt, got {value.shape[1]}")
     low, high = int(value.min()), int(value.max())

@@ -86,6 +86,15 @@ def provenance(
     return attrs
 
 
+def provenance_of(trace: Any, probe: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a probe of a trace: those of the trace, with this probe's name and arguments added."""
+    attrs = dict(trace.provenance)
+    earlier = json.loads(attrs.get("arguments", "{}"))
+    attrs["probe"] = probe
+    attrs["arguments"] = _json({**{k: summary(v) for k, v in arguments.items()}, "trace": earlier})
+    return attrs
+
+
 def summary(value: Any) -> Any:
     """What JSON can hold of an argument; an array is its shape and the first 16 hex digits of its SHA-256."""
     if isinstance(value, Tensor):

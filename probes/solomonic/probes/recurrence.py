@@ -34,9 +34,7 @@ def readout(
     return y
 
 
-def states(
-    log_decay: np.ndarray, write: np.ndarray, u: np.ndarray, h0: np.ndarray, times: np.ndarray
-) -> np.ndarray:
+def states(log_decay: np.ndarray, write: np.ndarray, u: np.ndarray, h0: np.ndarray, times: np.ndarray) -> np.ndarray:
     """The states [B, len(times), H, P, N] after the tokens ``times``."""
     wanted: dict[int, list[int]] = {}
     for place, t in enumerate(times):

@@ -16,7 +16,7 @@ _BLOCK = 128
 def spans(first: int, stop: int, window: int | None) -> tuple[range, range]:
     """Positions that queries ``first .. stop-1`` may read from the window, and from the fading tokens."""
     if window is None:
-        return range(0, stop), range(0)
+        return range(stop), range(0)
     near = range(max(first - window + 1, 0), stop)
     return near, range(max(first - 2 * window + 1, 0), max(stop - window, 0))
 
@@ -80,9 +80,7 @@ def _block(taps, q, k, v, window, offset, rows):
         groups = values.shape[2]
         batch, heads, count, span = w.shape
         grouped = w.reshape(batch, groups, heads // groups, count, span)
-        out = out + np.matmul(grouped, values.transpose(0, 2, 1, 3)[:, :, None]).reshape(
-            batch, heads, count, -1
-        )
+        out = out + np.matmul(grouped, values.transpose(0, 2, 1, 3)[:, :, None]).reshape(batch, heads, count, -1)
     out = out / total_weight[..., None]
     share = sums[1] / total_weight if len(sums) == 2 else np.zeros_like(total_weight)
     return out.transpose(0, 2, 1, 3), share.transpose(0, 2, 1)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm, t as student
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from .inputs import as_count, as_level, as_rng
 
@@ -273,9 +274,7 @@ def kaplan_meier(durations: Any, observed: Any, *, confidence: float = 0.95) -> 
     observed = np.asarray(observed, dtype=bool)
     confidence = as_level(confidence, "confidence")
     if durations.ndim != 1 or durations.size == 0:
-        raise ValueError(
-            f"durations: expected one axis with at least one duration, got shape {durations.shape}"
-        )
+        raise ValueError(f"durations: expected one axis with at least one duration, got shape {durations.shape}")
     if observed.shape != durations.shape:
         raise ValueError(f"observed: expected shape {durations.shape} as durations has, got {observed.shape}")
     if not np.isfinite(durations).all() or durations.min() < 0:
@@ -294,6 +293,4 @@ def kaplan_meier(durations: Any, observed: Any, *, confidence: float = 0.95) -> 
     if ended.any():
         lower[ended] = 0.0
         upper[ended] = upper[~ended][-1] if (~ended).any() else 1.0
-    return KaplanMeier(
-        times, survival, variance, lower, upper, confidence, durations.size, float(1 - observed.mean())
-    )
+    return KaplanMeier(times, survival, variance, lower, upper, confidence, durations.size, float(1 - observed.mean()))

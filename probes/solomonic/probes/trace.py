@@ -167,9 +167,7 @@ class Trace:
 
     def _of(self, layer: int, wanted: tuple[int, ...], what: str) -> Mapping[str, Tensor]:
         if layer not in wanted:
-            raise ValueError(
-                f"layer: expected a traced layer with {what}, one of {list(wanted)}, got {layer!r}"
-            )
+            raise ValueError(f"layer: expected a traced layer with {what}, one of {list(wanted)}, got {layer!r}")
         return self.records[layer]
 
     def _state(self, layer: int) -> Mapping[str, Tensor]:
@@ -287,9 +285,7 @@ class Trace:
         """
         taps = self._of(layer, self.attention_layers, "attention")
         if "q" not in taps:
-            raise ValueError(
-                "attention: this trace holds no registers; make it with trace(..., attention=True)"
-            )
+            raise ValueError("attention: this trace holds no registers; make it with trace(..., attention=True)")
         return {name: _numpy(taps[name]) for name in _REGISTERS if name in taps}
 
     def attention(self, layer: int, head: int, times: Any = None) -> xr.Dataset:
@@ -435,9 +431,7 @@ class Trace:
             f"<td>{_cell(self.checks['attention_error'].get(i))}</td></tr>"
             for i in self.layers
         )
-        head = (
-            "<tr><th>layer</th><th>mixer</th><th>error of the state</th><th>error of the attention</th></tr>"
-        )
+        head = "<tr><th>layer</th><th>mixer</th><th>error of the state</th><th>error of the attention</th></tr>"
         return f"<p>{html.escape(repr(self))}</p><table>{head}{rows}</table>"
 
 

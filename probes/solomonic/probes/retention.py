@@ -1,0 +1,188 @@
+"""How much of a state is left after a lag, and how long half of it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import xarray as xr
+
+from .inputs import as_lags, as_level, log_spaced
+from .labelled import provenance_of, units
+from .statistics import kaplan_meier
+from .trace import Trace
+
+__all__ = ["retention"]
+
+QUANTILES = (0.1, 0.5, 0.9)
+#: Sums of logarithms that are this close to the logarithm of the level have reached it.
+_ROUNDING = 1e-9
+
+_UNITS = {
+    "retention": ("retention R(t + lag, t), geometric mean over t", "1"),
+    "log_retention": ("logarithm of the retention, mean over t", "nat"),
+    "retention_quantile": ("retention R(t + lag, t), quantile over t", "1"),
+    "starts": ("number of starting points", "1"),
+    "half_life": ("median time until the retention is at most the level (Kaplan-Meier)", "token"),
+    "half_life_interval": ("confidence interval of half_life", "token"),
+    "censored": ("share of the starting points whose end was not seen", "1"),
+    "survival": ("share of the starting points that keep more than the level (Kaplan-Meier)", "1"),
+    "half_life_rate": ("half-life at the mean rate, log(level) / mean(log decay)", "token"),
+    "mean_log_decay": ("mean of the log decay: the Lyapunov exponent at frozen gates", "nat/token"),
+    "lag": ("lag", "token"),
+}
+
+
+def retention(
+    trace: Trace,
+    *,
+    lags: Iterable[int] | None = None,
+    level: float = 0.5,
+    confidence: float = 0.95,
+) -> xr.Dataset:
+    r"""Retention of the state of every head against lag, and its half-life.
+
+    .. math:: R(t, s) = \prod_{k=s+1}^{t} a_k = \exp \sum_{k=s+1}^{t} \log a_k,
+              \qquad \tau_{1/2}(s) = \min \{\tau : R(s + \tau, s) \le 1/2\}
+
+    The gates are frozen at the values they had in the run: this is what is left of the state itself, not what the
+    model makes of it (see :func:`fading`).
+
+    Parameters
+    ----------
+    trace : Trace
+        A run; its layers with state space heads are measured.
+    lags : iterable of int, optional
+        Lags in tokens, from 1 to T - 1; by default about 48, evenly spaced in their logarithm.
+    level : float, default 0.5
+        What must be left, between 0 and 1.
+    confidence : float, default 0.95
+        Nominal coverage of the interval of the half-life.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims layer, head, lag, quantile, bound.
+
+        - ``retention`` (layer, head, lag): geometric mean over starting points and prompts; ``log_retention`` is
+          its logarithm, which does not underflow.
+        - ``retention_quantile`` (quantile, layer, head, lag): quantiles 0.1, 0.5, 0.9 over starting points.
+        - ``starts`` (lag): number of starting points, which shrinks with the lag.
+        - ``half_life`` (layer, head): median over starting points by Kaplan-Meier, tokens; infinite where fewer
+          than half of them were seen to end. ``half_life_interval`` (bound, layer, head), ``censored`` (layer,
+          head), ``survival`` (layer, head, lag).
+        - ``half_life_rate`` (layer, head): log(level) / mean(log decay), tokens. ``mean_log_decay`` (layer, head).
+
+        Attributes: provenance of the trace, ``level``, ``confidence``, ``error`` of the trace.
+
+    Raises
+    ------
+    ValueError
+        If no traced layer has state space heads, the trace's error is over its tolerance, the run has one token,
+        or a lag is not shorter than the run.
+
+    Notes
+    -----
+    Sums are taken in float64. A starting point s whose retention stays above the level up to the end of the run is
+    right-censored at T - 1 - s. The interval is of Greenwood's variance with limits on the log(-log) scale and
+    treats starting points as independent; neighbouring ones share almost all of their decays, so that it is too
+    narrow: an interval over many prompts is the honest one.
+
+    References
+    ----------
+    Dao and Gu (arXiv:2405.21060) for the decay of a head; Kaplan and Meier, J. Am. Stat. Assoc. 53 (1958).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from solomonic.models import HybridConfig, HybridLM
+    >>> from solomonic.probes import retention, trace
+    >>> model = HybridLM(HybridConfig(pattern="M2", vocab_size=16, hidden_size=16, intermediate_size=16,
+    ...     num_attention_heads=2, num_key_value_heads=1, head_dim=8), rng=0)
+    >>> kept = retention(trace(model, torch.arange(200) % 16))
+    >>> bool((kept.retention.diff("lag") < 0).all())
+    True
+    >>> kept.half_life.dims
+    ('layer', 'head')
+    """
+    if not isinstance(trace, Trace):
+        raise TypeError(f"trace: expected a Trace, got {type(trace).__name__}; make one with trace(model, ids)")
+    level = as_level(level, "level")
+    confidence = as_level(confidence, "confidence")
+    if not trace.state_layers:
+        symbols = "-".join(trace.pattern[i] for i in trace.layers)
+        raise ValueError(f"trace: its layers ({symbols}) have no state space heads, so no retention to measure")
+    trace.require()
+    if trace.steps < 2:
+        raise ValueError("trace: expected a run of at least 2 tokens, got 1")
+    steps = trace.steps
+    chosen = as_lags(log_spaced(1, steps - 1, 48) if lags is None else lags, steps)
+    layers = trace.state_layers
+    sums = np.stack([np.cumsum(trace.log_decay(i), 1) for i in layers])  # layer, prompt, time, head
+    sums = np.moveaxis(sums, 3, 1)  # layer, head, prompt, time
+    shape = sums.shape[:2]
+    mean = np.empty((*shape, chosen.size))
+    quantiles = np.empty((len(QUANTILES), *shape, chosen.size))
+    for i, lag in enumerate(chosen):
+        logs = (sums[..., lag:] - sums[..., :-lag]).reshape(*shape, -1)
+        mean[..., i] = logs.mean(-1)
+        quantiles[..., i] = np.quantile(logs, QUANTILES, axis=-1)
+    half_life = np.empty(shape)
+    interval = np.empty((2, *shape))
+    censored = np.empty(shape)
+    survival = np.empty((*shape, chosen.size))
+    for place in np.ndindex(*shape):
+        durations, seen = half_lives(sums[place], level)
+        curve = kaplan_meier(durations, seen, confidence=confidence)
+        half_life[place], interval[0][place], interval[1][place] = curve.quantile(0.5)
+        censored[place] = curve.censored
+        survival[place] = curve.at(chosen)
+    rate = np.stack([trace.log_decay(i).mean((0, 1)) for i in layers])
+    with np.errstate(divide="ignore"):
+        half_life_rate = np.log(level) / rate
+    per_head = ("layer", "head")
+    dataset = xr.Dataset(
+        {
+            "retention": ((*per_head, "lag"), np.exp(mean)),
+            "log_retention": ((*per_head, "lag"), mean),
+            "retention_quantile": (("quantile", *per_head, "lag"), np.exp(quantiles)),
+            "starts": ("lag", trace.prompts * (steps - chosen)),
+            "half_life": (per_head, half_life),
+            "half_life_interval": (("bound", *per_head), interval),
+            "censored": (per_head, censored),
+            "survival": ((*per_head, "lag"), survival),
+            "half_life_rate": (per_head, half_life_rate),
+            "mean_log_decay": (per_head, rate),
+        },
+        coords={
+            "layer": list(layers),
+            "head": np.arange(shape[1]),
+            "lag": chosen,
+            "quantile": list(QUANTILES),
+            "bound": ["lower", "upper"],
+            "symbol": ("layer", [trace.pattern[i] for i in layers]),
+        },
+        attrs={
+            **provenance_of(trace, "retention", {"lags": chosen, "level": level, "confidence": confidence}),
+            "level": level,
+            "confidence": confidence,
+            "error": trace.error,
+        },
+    )
+    return units(dataset, _UNITS)
+
+
+def half_lives(sums: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens until the retention is at most ``level`` after each start, and whether that was seen.
+
+    ``sums`` [prompts, T] are cumulative sums of the log decays. Starts are the states after tokens 0 .. T - 2.
+    """
+    durations, seen = [], []
+    for row in -np.asarray(sums):
+        steps = row.size
+        start = np.arange(steps - 1)
+        target = row[:-1] - np.log(level) - _ROUNDING
+        end = np.maximum(np.searchsorted(row, target, side="left"), start + 1)
+        seen.append(end < steps)
+        durations.append(np.where(end < steps, end, steps - 1) - start)
+    return np.concatenate(durations), np.concatenate(seen)
