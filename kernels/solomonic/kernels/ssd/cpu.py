@@ -105,8 +105,7 @@ def _ceiling(layout: _Layout, like: Tensor, seg: Tensor | None) -> Tensor:
 
 def _scores(layout: _Layout, Bg: Tensor, Cg: Tensor) -> Tensor:
     """C B' [B, n, G, 1, Q, Q]."""
-    flat = (-1, layout.Q, layout.N)
-    scores = torch.bmm(Cg.reshape(flat), Bg.reshape(flat).transpose(1, 2))
+    scores = torch.bmm(Cg.flatten(0, 2), Bg.flatten(0, 2).transpose(1, 2))
     return scores.view(layout.B, layout.n, layout.G, 1, layout.Q, layout.Q)
 
 
