@@ -33,7 +33,7 @@ def test_rope_formats():
     linear = HybridConfig.from_dict({**BASE, "rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 4.0}})
     assert linear.rope_scaling == 4
     assert HybridConfig.from_dict(linear.to_dict()) == linear
-    with pytest.raises(ValueError, match="rope_type.*yarn"):
+    with pytest.raises(ValueError, match=r"rope_type.*yarn"):
         HybridConfig.from_dict({**BASE, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}})
 
 

@@ -115,7 +115,7 @@ def describe(path: str | Path, *, tokens: int = 2048) -> Description:
                 for part, size in layer.mixer.sizes(tokens).items()
             },
         )
-        for i, (symbol, layer) in enumerate(zip(config.pattern, model.model.layers, strict=True))
+        for i, (symbol, layer) in enumerate(zip(config.pattern, model.layers, strict=True))
     )
     parameters = sum(p.numel() for p in model.parameters())
     try:

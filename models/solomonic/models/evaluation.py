@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def score(model: HybridLM, corpus: Corpus, *, context: int = 512, most: int | No
     """
     plain = bits_per_token(model, windows(corpus.validation_plain, context, most=most))
     edges = [e for e in _POSITION_EDGES if e < context] + [context]
-    by_position = [float(plain[:, a:b].mean()) for a, b in zip(edges, edges[1:], strict=False)]
+    by_position = [float(plain[:, a:b].mean()) for a, b in pairwise(edges)]
     return {
         "bits_per_byte": float(plain.mean()),
         "bits_per_byte_by_position": {"edges": edges, "bits": by_position},
@@ -117,7 +118,7 @@ def _recall(model: HybridLM, corpus: Corpus, context: int, most: int | None) -> 
             hits.append((log_p[i, where - 1].argmax(-1) == answer).numpy())
             distances.append(distance)
     bit, hit, distance = (np.concatenate(x) for x in (bits, hits, distances))
-    chosen = [(distance >= a) & (distance < b) for a, b in zip(_DISTANCE_EDGES, _DISTANCE_EDGES[1:], strict=False)]
+    chosen = [(distance >= a) & (distance < b) for a, b in pairwise(_DISTANCE_EDGES)]
     return {
         "edges": list(_DISTANCE_EDGES),
         "count": [int(c.sum()) for c in chosen],

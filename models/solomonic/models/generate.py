@@ -94,13 +94,11 @@ def generate(
         raise ValueError(f"top_p: expected a number in (0, 1], got {top_p!r}")
     random = np.random.default_rng(rng)
     out = model(ids, memory)
-    logits, memory = out.logits[:, -1], out.memory
     new: list[Tensor] = []
     for _ in tqdm(range(tokens), disable=not progress, unit="token"):
-        new.append(_choose(logits, temperature, top_k, top_p, random)[:, None])
-        out = model(new[-1], memory)
-        logits, memory = out.logits[:, -1], out.memory
-    return Generation(torch.cat(new, 1) if new else ids[:, :0], logits, memory)
+        new.append(_choose(out.logits[:, -1], temperature, top_k, top_p, random)[:, None])
+        out = model(new[-1], out.memory)
+    return Generation(torch.cat(new, 1) if new else ids[:, :0], out.logits[:, -1], out.memory)
 
 
 def _choose(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from .config import HybridConfig
-from .memory import Memory
-from .mixers import build_mixer
+from .memory import Memory, Value
+from .mixers import MIXERS, Mixer, Record
 from .mixers.attention import init_projection
 from .mixers.mamba2 import Mamba2
 from .norm import RMSNorm
@@ -103,15 +104,11 @@ class HybridLM(nn.Module):
         x = self.model.embed_tokens(ids)
         if memory is None:
             memory = self.empty_memory(len(ids))
-        elif len(memory.layers) != len(self.model.layers):
-            raise ValueError(
-                f"memory: expected {len(self.model.layers)} layers, got {len(memory.layers)}; is it another model's?"
-            )
-        elif memory.batch_size != len(ids):
-            raise ValueError(f"memory: holds {memory.batch_size} sequences, but ids has {len(ids)}")
+        else:
+            self._check_memory(memory, len(ids))
         tables = rotary_tables(self.config, memory.position, ids.shape[1], x)
         parts = []
-        for i, layer in enumerate(self.model.layers):
+        for i, layer in enumerate(self.layers):
             tap = None if record is None else _at_layer(record, i)
             x, after = layer(x, memory.layers[i], tables, tap)
             parts.append(after)
@@ -119,16 +116,21 @@ class HybridLM(nn.Module):
         head = self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
         return LMOutput(nn.functional.linear(x, head), Memory(tuple(parts), memory.position + ids.shape[1]))
 
+    @property
+    def layers(self) -> list[DecoderLayer]:
+        """The decoder layers."""
+        return cast(list[DecoderLayer], list(self.model.layers))
+
     def empty_memory(self, batch_size: int = 1) -> Memory:
         """The memory before the first token."""
         like = self.model.embed_tokens.weight
-        return Memory(tuple(layer.mixer.empty(batch_size, like) for layer in self.model.layers), 0)
+        return Memory(tuple(layer.mixer.empty(batch_size, like) for layer in self.layers), 0)
 
     def memory_nbytes(self, tokens: int, batch_size: int = 1) -> int:
         """Bytes of the memory after that many tokens, from the sizes alone."""
         width = self.model.embed_tokens.weight.element_size()
         total = 0
-        for layer in self.model.layers:
+        for layer in self.layers:
             for part, size in layer.mixer.sizes(tokens).items():
                 total += size * (max(width, 4) if part == "state" else width)
         return total * batch_size
@@ -147,10 +149,24 @@ class HybridLM(nn.Module):
                 bad = low if low < 0 else high
                 raise ValueError(f"ids: expected tokens from 0 to {self.config.vocab_size - 1}, got {bad}")
 
+    def _check_memory(self, memory: Memory, batch_size: int) -> None:
+        if len(memory.layers) != len(self.layers):
+            raise ValueError(
+                f"memory: expected {len(self.layers)} layers, got {len(memory.layers)}; is it another model's?"
+            )
+        for i, layer in enumerate(self.layers):
+            if memory.layers[i].keys() != layer.mixer.sizes(0).keys():
+                raise ValueError(
+                    f"memory: layer {i} is {self.config.pattern[i]!r}: expected the parts "
+                    f"{list(layer.mixer.sizes(0))}, got {list(memory.layers[i])}; is it another model's?"
+                )
+        if memory.batch_size != batch_size:
+            raise ValueError(f"memory: holds {memory.batch_size} sequences, but ids has {batch_size}")
+
     def _init_weights(self, rng: np.random.Generator, decay: str) -> None:
         """Projections with variance 1 / fan in, those into the residual stream smaller by sqrt(2 layers)."""
         torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        into_residual = 1 / math.sqrt(2 * len(self.model.layers))
+        into_residual = 1 / math.sqrt(2 * len(self.layers))
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 inner = name.rsplit(".", 1)[-1] not in ("o_proj", "out_proj", "down_proj")
@@ -188,19 +204,21 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: HybridConfig, symbol: str) -> None:
         super().__init__()
-        mixer = build_mixer(config, symbol)
+        mixer = MIXERS[symbol](config, symbol)
         self.mixer_name = mixer.name
-        self.add_module(mixer.name, mixer)
+        self.add_module(mixer.name, cast(nn.Module, mixer))
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
     @property
-    def mixer(self) -> nn.Module:
+    def mixer(self) -> Mixer:
         """The sequence mixer, whatever its published name is."""
         return getattr(self, self.mixer_name)
 
-    def forward(self, x, past, tables, record=None):
+    def forward(
+        self, x: Tensor, past: Mapping[str, Value], tables: tuple[Tensor, Tensor], record: Record | None = None
+    ) -> tuple[Tensor, dict[str, Value]]:
         h = self.input_layernorm(x)
         mixed, parts = self.mixer(h, past, tables, record)
         x = x + mixed
@@ -226,5 +244,5 @@ class MLP(nn.Module):
         return self.down_proj(silu(self.gate_proj(a)) * self.up_proj(a))
 
 
-def _at_layer(record: Recorder, layer: int) -> Callable[[str, Tensor], None]:
+def _at_layer(record: Recorder, layer: int) -> Record:
     return lambda name, value: record(layer, name, value)

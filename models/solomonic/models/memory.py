@@ -108,8 +108,8 @@ class Memory:
                 raise TypeError(f"{name}: expected a torch.Tensor, got {type(new).__name__}")
             if new.shape != was.shape or new.dtype != was.dtype or new.device != was.device:
                 raise ValueError(
-                    f"{name}: part {part!r} of layer {layer} has shape {tuple(was.shape)}, {was.dtype} on {was.device}; "
-                    f"got {tuple(new.shape)}, {new.dtype} on {new.device}"
+                    f"{name}: part {part!r} of layer {layer} has shape {tuple(was.shape)}, {was.dtype} on "
+                    f"{was.device}; got {tuple(new.shape)}, {new.dtype} on {new.device}"
                 )
         return self._replace({(layer, part): value})
 

@@ -29,7 +29,8 @@ _WOVEN = 0.08
 def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
     """The architecture and the recipe of a model of the zoo.
 
-    Four layers, d = 128, 4 heads of 32, windows of 64 tokens, half of each head rotated, just under a million parameters.
+    Four layers, d = 128, 4 heads of 32, windows of 64 tokens, half of each head rotated, just under a million
+    parameters.
 
     Parameters
     ----------

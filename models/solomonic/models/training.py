@@ -135,7 +135,8 @@ def train(
     keep : int or None
         How many of the newest checkpoints stay; None keeps all.
     validate : callable or None
-        model -> score, called at every checkpoint; its values go into the run's ``curve``. It must not change the model.
+        model -> score, called at every checkpoint; its values go into the run's ``curve``. It must leave the model
+        as it is.
     note : dict or None
         Written into the checkpoints' ``progress.json`` (what the data were, say).
     progress : bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,7 @@ from ..config import HybridConfig
 from ..memory import KeyValue, Value, append, last
 from ..norm import RMSNorm
 from ..rope import rotate
-
-Record = Callable[[str, Tensor], None]
+from .mixer import Record
 
 
 class Attention(nn.Module):
@@ -52,7 +51,7 @@ class Attention(nn.Module):
         width = self.config.head_dim
         q = rotate(self.q_norm(self.q_proj(h).unflatten(-1, (-1, width))), tables)
         k = rotate(self.k_norm(self.k_proj(h).unflatten(-1, (-1, width))), tables)
-        v = self.v_proj(h).unflatten(-1, (-1, width))
+        v = self.v_proj(h).unflatten(-1, (-1, width)).to(k.dtype)  # autocast may have made it narrower
         register = past[self.part]
         assert isinstance(register, KeyValue)
         register = append(register, k, v)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from ..norm import RMSNorm
 from ..rope import rotate
 from .attention import empty_register, sizes
 from .mamba2 import Mamba2
+from .mixer import Record
 
 
 class BMojoF(nn.Module):
@@ -50,16 +51,18 @@ class BMojoF(nn.Module):
         h: Tensor,
         past: Mapping[str, Value],
         tables: tuple[Tensor, Tensor],
-        record: Callable[[str, Tensor], None] | None = None,
+        record: Record | None = None,
     ) -> tuple[Tensor, dict[str, Value]]:
         f, ssm_parts = self.mamba(h, past, tables, record)
         q, q_fading, inputs, fading = self.bmojo_attn.project(h, f, tables)
         window, fading_tokens = past["window"], past["fading_tokens"]
-        assert isinstance(window, KeyValue) and isinstance(fading_tokens, KeyValue)
+        assert isinstance(window, KeyValue)
+        assert isinstance(fading_tokens, KeyValue)
         window = append(window, *inputs)
         fading_tokens = append(fading_tokens, *fading)
-        paths = fading_tokens if q_fading is None else (q_fading, *fading_tokens)
-        read = memory_attention(q, window.key, window.value, window=self.window, fading=tuple(paths))
+        key, value = fading_tokens
+        path = (key, value) if q_fading is None else (q_fading, key, value)
+        read = memory_attention(q, window.key, window.value, window=self.window, fading=path)
         if record is not None:
             record("ssm_out", f)
             record("q", q)
@@ -111,12 +114,12 @@ class Projections(nn.Module):
         heads = (-1, self.width)
         q = rotate(self.q_norm(self.q_proj(h).unflatten(-1, heads)), tables)
         k = rotate(self.k_norm(self.k_proj(h).unflatten(-1, heads)), tables)
-        v = self.v_proj(h).unflatten(-1, heads)
+        v = self.v_proj(h).unflatten(-1, heads).to(k.dtype)  # autocast may have made it narrower
         if self.tied:
             q_fading, k_proj, v_proj, k_norm = None, self.k_proj, self.v_proj, self.k_norm
         else:
             q_fading = rotate(self.q_norm_(self.q_proj_(h).unflatten(-1, heads)), tables)
             k_proj, v_proj, k_norm = self.k_proj_, self.v_proj_, self.k_norm_
         k_fading = rotate(k_norm(k_proj(f).unflatten(-1, heads)), tables)
-        v_fading = v_proj(f).unflatten(-1, heads)
+        v_fading = v_proj(f).unflatten(-1, heads).to(k.dtype)
         return q, q_fading, KeyValue(k, v), KeyValue(k_fading, v_fading)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ..memory import KeyValue, Value
 from ..norm import RMSNorm, unit_rms
 from ..rope import rotate
 from .attention import sizes
+from .mixer import Record
 
 CONV_WIDTH = 4
 NORM_EPS = 1e-5  # of the gated norm; B and C norms have 1e-6
@@ -64,12 +65,13 @@ class Mamba2(nn.Module):
         h: Tensor,
         past: Mapping[str, Value],
         tables: tuple[Tensor, Tensor],
-        record: Callable[[str, Tensor], None] | None = None,
+        record: Record | None = None,
     ) -> tuple[Tensor, dict[str, Value]]:
         width = self.config.head_dim
         groups = self.config.num_attention_heads // self.config.num_key_value_heads
         register, state = past["conv"], past["state"]
-        assert not isinstance(register, KeyValue) and not isinstance(state, KeyValue)
+        assert not isinstance(register, KeyValue)
+        assert not isinstance(state, KeyValue)
         z, x, B, C, dt = self.in_proj(h).split(self.split, -1)
         if self.config.use_qk_norm:
             B = self.B_norm(B.unflatten(-1, (-1, width))).flatten(2)
