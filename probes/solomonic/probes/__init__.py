@@ -3,22 +3,30 @@
 Traces, retention, memory fading, structure and the split law; figures, reports and the command.
 """
 
+from .bend import bend
 from .fading import default_lags, fading, reach
+from .influence import layer_influence
 from .labelled import load, save
 from .retention import retention
+from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
+from .structure import structure
 from .trace import Trace, trace
 
 __all__ = [
     "KaplanMeier",
     "Trace",
+    "bend",
     "bootstrap_interval",
     "default_lags",
     "fading",
     "kaplan_meier",
+    "layer_influence",
     "load",
     "reach",
     "retention",
     "save",
+    "split_law",
+    "structure",
     "trace",
 ]

@@ -264,7 +264,7 @@ def default_lags(config: HybridConfig, length: int, *, count: int = 20) -> np.nd
     >>> from solomonic.models import HybridConfig
     >>> from solomonic.probes import default_lags
     >>> default_lags(HybridConfig(pattern="SWA-SWA", swa_window=8), 32, count=5)
-    array([ 1,  2,  6,  7,  8,  9, 11, 12, 13, 14, 15, 16, 17, 31])
+    array([ 1,  2,  6,  7,  8,  9, 12, 13, 14, 15, 16, 17, 20, 31])
     """
     length = as_count(length, "length", 2)
     lags = [*log_spaced(1, length - 1, as_count(count, "count"))]

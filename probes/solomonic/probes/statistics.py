@@ -92,7 +92,7 @@ def bootstrap_interval(
     >>> import numpy as np
     >>> from solomonic.probes import bootstrap_interval
     >>> bootstrap_interval(np.arange(20.0), rng=0).round(1)
-    array([ 6.8, 12.2])
+    array([ 6.7, 12.2])
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim == 0 or values.shape[0] == 0:

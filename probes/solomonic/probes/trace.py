@@ -1,441 +1,29 @@
-"""The realization of one run: what a layer was as a linear time-varying system, with proof."""
+"""Run a model with taps, and prove that what they hand out is what ran."""
 
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from solomonic.models import HybridLM, Memory
-from solomonic.realization import TimeVaryingSystem
 
 from . import recurrence, registers
 from .inputs import as_ids, as_layers
-from .labelled import provenance, save, units
-from .taps import has_attention, has_fading_tokens, has_state, layer_window, tapped
+from .labelled import provenance
+from .run import REGISTERS, Trace, mass_share, to_numpy
+from .taps import has_attention, has_state, layer_window, tapped
 
 __all__ = ["Trace", "trace"]
 
 #: Largest relative reconstruction error of a trace that probes accept, by the dtype of the model.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
-_UNITS = {
-    "ids": ("token", "1"),
-    "log_decay": ("logarithm of the decay a_t", "nat/token"),
-    "dt": ("step of the state space head", "1"),
-    "B": ("input map dt_t B_t: h_t = a_t h_(t-1) + u_t B_t'", "1"),
-    "C": ("read-out map: y_t = h_t C_t + D u_t", "1"),
-    "D": ("feed-through", "1"),
-    "u": ("input: x_t after the short convolution", "1"),
-    "y": ("output of the state space head", "1"),
-    "initial_state": ("state before the first token", "1"),
-    "fading_mass": ("share of the attention mass on fading tokens", "1"),
-    "lse_window": ("log-sum-exp of the scores of the window", "nat"),
-    "lse_fading": ("log-sum-exp of the scores of the fading tokens", "nat"),
-    "time": ("token of the run", "token"),
-    "position": ("position of a token in a register", "token"),
-    "window": ("window W (0: none)", "token"),
-}
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Trace:
-    r"""The realization of one run of a model, with its reconstruction error as proof.
-
-    Every state space head is the linear time-varying system
-
-    .. math:: h_t = a_t h_{t-1} + u_t B_t^\top, \qquad y_t = h_t C_t + D u_t, \qquad a_t = e^{\Delta_t A},
-
-    where :math:`h_t` is [P, N], :math:`u_t` [P] is the value stream x after the short convolution, and
-    :math:`B_t = \Delta_t \tilde B_t` [N] already holds the step (``dt`` is given beside it). Made by
-    :func:`trace`.
-
-    Parameters
-    ----------
-    ids : Tensor
-        Token ids [prompts, T].
-    pattern : tuple of str
-        Symbol of each layer of the model.
-    layers : tuple of int
-        The layers that were traced.
-    windows : mapping of int to int or None
-        W of each traced layer, tokens.
-    records : mapping of int to mapping of str to Tensor
-        What each layer handed out, by the names of the taps.
-    memory : Memory
-        The memory after the last token.
-    logits : Tensor
-        [prompts, T, vocabulary].
-    past : int
-        Number of tokens that the memory before the run had seen.
-    tolerance : float
-        Largest relative error that probes accept.
-    checks : mapping
-        ``taps`` (how many fired), ``state_error`` and ``attention_error`` (layer -> relative error of the
-        recomputed output), ``fading_mass_error`` (layer -> absolute error), ``attention_rows`` (layer -> how many
-        rows were recomputed).
-    initial : mapping of int to Tensor
-        States before the first token [prompts, H, P, N], where the run went on from a memory.
-    provenance : mapping
-        Attributes of every Dataset made from this.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from solomonic.models import HybridConfig, HybridLM
-    >>> from solomonic.probes import trace
-    >>> model = HybridLM(HybridConfig(pattern="M2-SWA", vocab_size=16, hidden_size=16, intermediate_size=16,
-    ...     num_attention_heads=2, num_key_value_heads=1, head_dim=8, swa_window=4), rng=0)
-    >>> run = trace(model, torch.arange(12), attention=True)
-    >>> run.error < 1e-5
-    True
-    >>> run.system(0, head=1)
-    TimeVaryingSystem(steps=12, order=8, inputs=1, outputs=1, diagonal)
-    >>> run.attention(1, head=0).weight.sizes
-    Frozen({'prompt': 1, 'time': 1, 'lag': 4})
-    """
-
-    ids: Tensor
-    pattern: tuple[str, ...]
-    layers: tuple[int, ...]
-    windows: Mapping[int, int | None]
-    records: Mapping[int, Mapping[str, Tensor]]
-    memory: Memory
-    logits: Tensor
-    past: int
-    tolerance: float
-    checks: Mapping[str, Any]
-    initial: Mapping[int, Tensor] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    # ---------------------------------------------------------------- proof
-    @property
-    def error(self) -> float:
-        """The largest relative error of an output that was recomputed from this trace; NaN where one was NaN."""
-        found = [*self.checks["state_error"].values(), *self.checks["attention_error"].values()]
-        found += self.checks["fading_mass_error"].values()
-        return float(np.max(found)) if found else 0.0
-
-    def require(self) -> Trace:
-        """Return the trace itself, or raise ValueError where its error is over the tolerance."""
-        if not self.error <= self.tolerance:
-            parts = [
-                f"layer {layer}: {error:.1e}"
-                for kind in ("state_error", "attention_error", "fading_mass_error")
-                for layer, error in self.checks[kind].items()
-                if not error <= self.tolerance
-            ]
-            raise ValueError(
-                f"trace: expected a reconstruction error of at most {self.tolerance:g}, got {self.error:.1e} "
-                f"({'; '.join(parts)}): the taps are not the system that ran"
-            )
-        return self
-
-    # ---------------------------------------------------------------- what was traced
-    @property
-    def prompts(self) -> int:
-        """Number of prompts."""
-        return self.ids.shape[0]
-
-    @property
-    def steps(self) -> int:
-        """Number of tokens T of each prompt."""
-        return self.ids.shape[1]
-
-    @property
-    def state_layers(self) -> tuple[int, ...]:
-        """The traced layers that have state space heads."""
-        return tuple(i for i in self.layers if has_state(self.pattern[i]))
-
-    @property
-    def attention_layers(self) -> tuple[int, ...]:
-        """The traced layers that read registers by a softmax."""
-        return tuple(i for i in self.layers if has_attention(self.pattern[i]))
-
-    @property
-    def fading_layers(self) -> tuple[int, ...]:
-        """The traced layers that read fading tokens."""
-        return tuple(i for i in self.layers if has_fading_tokens(self.pattern[i]))
-
-    def _of(self, layer: int, wanted: tuple[int, ...], what: str) -> Mapping[str, Tensor]:
-        if layer not in wanted:
-            raise ValueError(f"layer: expected a traced layer with {what}, one of {list(wanted)}, got {layer!r}")
-        return self.records[layer]
-
-    def _state(self, layer: int) -> Mapping[str, Tensor]:
-        return self._of(layer, self.state_layers, "state space heads")
-
-    def log_decay(self, layer: int) -> np.ndarray:
-        """Logarithm of the decays a_t of a ``layer``, [prompts, T, H], in nat per token."""
-        return _numpy(self._state(layer)["log_decay"])
-
-    def dt(self, layer: int) -> np.ndarray:
-        """Steps of a ``layer``, [prompts, T, H]."""
-        return _numpy(self._state(layer)["dt"])
-
-    def B(self, layer: int) -> np.ndarray:
-        """Input maps dt_t B_t of a ``layer``, [prompts, T, H, N]: they already hold the step."""
-        taps = self._state(layer)
-        heads = taps["dt"].shape[2]
-        return _heads(_numpy(taps["B"]), heads) * _numpy(taps["dt"])[..., None]
-
-    def C(self, layer: int) -> np.ndarray:
-        """Read-out maps of a ``layer``, [prompts, T, H, N]."""
-        taps = self._state(layer)
-        return _heads(_numpy(taps["C"]), taps["dt"].shape[2])
-
-    def D(self, layer: int) -> np.ndarray:
-        """Feed-through of a ``layer``, [H]."""
-        return _numpy(self._state(layer)["D"])
-
-    def u(self, layer: int) -> np.ndarray:
-        """Inputs of a ``layer``: the value stream x after the short convolution, [prompts, T, H, P]."""
-        return _numpy(self._state(layer)["x"])
-
-    def y(self, layer: int) -> np.ndarray:
-        """Outputs of the state space heads of a ``layer`` as the model computed them, [prompts, T, H, P]."""
-        return _numpy(self._state(layer)["y"])
-
-    def initial_state(self, layer: int) -> np.ndarray:
-        """States of a ``layer`` before the first token, [prompts, H, P, N]."""
-        taps = self._state(layer)
-        if layer in self.initial:
-            return _numpy(self.initial[layer])
-        prompts, _, heads, channels = taps["x"].shape
-        return np.zeros((prompts, heads, channels, taps["B"].shape[3]))
-
-    def states(self, layer: int, head: int | None = None, times: Any = None) -> np.ndarray:
-        r"""States :math:`h_t` after the tokens asked for, recomputed in float64.
-
-        Parameters
-        ----------
-        layer : int
-            A traced layer with state space heads.
-        head : int, optional
-            One head; all of them by default.
-        times : int or sequence of int, optional
-            Tokens of the run, from 0 to T - 1; the last one by default.
-
-        Returns
-        -------
-        ndarray [prompts, len(times), H, P, N]
-            H is 1 where one head was asked for.
-        """
-        heads = self._heads(layer, head)
-        times = self._times(times)
-        return recurrence.states(
-            self.log_decay(layer)[:, :, heads],
-            self.B(layer)[:, :, heads],
-            self.u(layer)[:, :, heads],
-            self.initial_state(layer)[:, heads],
-            times,
-        )
-
-    def system(self, layer: int, head: int, *, prompt: int = 0) -> TimeVaryingSystem:
-        r"""The system with one input, one output and N states that every channel of a head runs.
-
-        All P channels of a head share :math:`a_t`, :math:`B_t`, :math:`C_t` and D: channel p has the state
-        :math:`h_t[p, :]`, the input :math:`u_t[p]` and the output :math:`y_t[p]`.
-
-        Parameters
-        ----------
-        layer : int
-            A traced layer with state space heads.
-        head : int
-            The head.
-        prompt : int, default 0
-            The prompt.
-
-        Returns
-        -------
-        solomonic.realization.TimeVaryingSystem
-            T steps, order N, diagonal, its transitions given as ``log_decay``.
-        """
-        self._state(layer)
-        (head,) = range(self.records[layer]["dt"].shape[2])[self._heads(layer, head)]
-        if not 0 <= prompt < self.prompts:
-            raise ValueError(f"prompt: expected a number from 0 to {self.prompts - 1}, got {prompt!r}")
-        B, C = self.B(layer)[prompt, :, head], self.C(layer)[prompt, :, head]
-        decay = self.log_decay(layer)[prompt, :, head]
-        D = np.full((self.steps, 1, 1), self.D(layer)[head])
-        log_decay = np.repeat(decay[:, None], B.shape[1], 1)
-        return TimeVaryingSystem(None, B[:, :, None], C[:, None, :], D, log_decay=log_decay)
-
-    # ---------------------------------------------------------------- attention
-    def fading_mass(self, layer: int) -> np.ndarray:
-        r"""Share of the attention mass on fading tokens, :math:`\sigma(\ell^f - \ell^w)`.
-
-        ``layer`` reads fading tokens; returns [prompts, T, H], 0 before there is a fading token to read.
-        """
-        taps = self._of(layer, self.fading_layers, "fading tokens")
-        return _share(_numpy(taps["lse_fading"]), _numpy(taps["lse_window"]))
-
-    def registers(self, layer: int) -> dict[str, np.ndarray]:
-        """Queries, keys and values of a ``layer`` by name: q, k, v, and k_fading, v_fading, q_fading if any.
-
-        Keys and values are [prompts, S, Hkv, .] with S at least T: what the memory before the run held stands first.
-        """
-        taps = self._of(layer, self.attention_layers, "attention")
-        if "q" not in taps:
-            raise ValueError("attention: this trace holds no registers; make it with trace(..., attention=True)")
-        return {name: _numpy(taps[name]) for name in _REGISTERS if name in taps}
-
-    def attention(self, layer: int, head: int, times: Any = None) -> xr.Dataset:
-        """Attention weights of a head over lags, for the rows asked for.
-
-        Parameters
-        ----------
-        layer : int
-            A traced layer with attention.
-        head : int
-            The head.
-        times : int or sequence of int, optional
-            Tokens of the run whose row is wanted; the last one by default.
-
-        Returns
-        -------
-        xarray.Dataset
-            ``weight`` (prompt, time, lag), summing to 1 over lag: lags 0 .. W-1 are tokens of the window, lags
-            W .. 2W-1 fading tokens where the layer has them, as the coordinate ``source`` (lag) says. Weights of
-            tokens that do not exist are 0.
-        """
-        taps = self.registers(layer)
-        times = self._times(times)
-        if not 0 <= head < taps["q"].shape[2]:
-            raise ValueError(f"head: expected a number from 0 to {taps['q'].shape[2] - 1}, got {head!r}")
-        weight, fading = registers.weights_by_lag(taps, self.windows[layer], self.past, times, head)
-        dataset = xr.Dataset(
-            {"weight": (("prompt", "time", "lag"), weight, {"long_name": "attention weight", "units": "1"})},
-            coords={
-                "prompt": np.arange(self.prompts),
-                "time": times,
-                "lag": (
-                    "lag",
-                    np.arange(weight.shape[2]),
-                    {"long_name": "lag behind the query", "units": "token"},
-                ),
-                "source": ("lag", np.where(fading, "fading", "window")),
-            },
-            attrs={**self.provenance, "layer": layer, "head": head},
-        )
-        return dataset
-
-    # ---------------------------------------------------------------- as a Dataset
-    def to_dataset(self) -> xr.Dataset:
-        """All sequences as a Dataset.
-
-        Returns
-        -------
-        xarray.Dataset
-            Dims prompt, layer, time, head, state, channel. Variables ids (prompt, time); log_decay and dt (prompt,
-            layer, time, head); B and C (..., state); D (layer, head); u and y (..., channel); initial_state where
-            the run went on from a memory; fading_mass, lse_window and lse_fading (prompt, layer, time, head).
-            Entries of layers that have no such thing are NaN, and variables that no layer has are left out. Where
-            registers are held: q, k, v, q_fading, k_fading, v_fading over (prompt, layer, position, ..., channel).
-        """
-        wide = np.float64 if self.logits.dtype == torch.float64 else np.float32
-        data: dict[str, Any] = {"ids": (("prompt", "time"), self.ids.numpy())}
-        per_head = ("prompt", "layer", "time", "head")
-        if self.state_layers:
-            for name, dims, dtype in (
-                ("log_decay", per_head, np.float64),
-                ("dt", per_head, wide),
-                ("B", (*per_head, "state"), wide),
-                ("C", (*per_head, "state"), wide),
-                ("u", (*per_head, "channel"), wide),
-                ("y", (*per_head, "channel"), wide),
-            ):
-                found = {i: getattr(self, name)(i) for i in self.state_layers}
-                data[name] = (dims, _stack(found, self.layers, 1, dtype))
-            data["D"] = (
-                ("layer", "head"),
-                _stack({i: self.D(i) for i in self.state_layers}, self.layers, 0, wide),
-            )
-            if self.initial:
-                found = {i: self.initial_state(i) for i in self.state_layers}
-                dims = ("prompt", "layer", "head", "channel", "state")
-                data["initial_state"] = (dims, _stack(found, self.layers, 1, wide))
-        for name, layers in (("lse_window", self.attention_layers), ("lse_fading", self.fading_layers)):
-            if layers:
-                found = {i: _numpy(self.records[i][name]) for i in layers}
-                data[name] = (per_head, _stack(found, self.layers, 1, wide))
-        if self.fading_layers:
-            found = {i: self.fading_mass(i) for i in self.fading_layers}
-            data["fading_mass"] = (per_head, _stack(found, self.layers, 1, wide))
-        coords: dict[str, Any] = {
-            "prompt": np.arange(self.prompts),
-            "layer": list(self.layers),
-            "time": np.arange(self.past, self.past + self.steps),
-            "symbol": ("layer", [self.pattern[i] for i in self.layers]),
-            "window": ("layer", [self.windows[i] or 0 for i in self.layers]),
-        }
-        held = [i for i in self.attention_layers if "q" in self.records[i]]
-        if held:
-            self._add_registers(data, coords, held, wide)
-        attrs = {**self.provenance, "error": self.error, "tolerance": self.tolerance}
-        return units(xr.Dataset(data, coords, attrs), _UNITS)
-
-    def _add_registers(self, data: dict, coords: dict, held: list[int], dtype: type) -> None:
-        found = {i: self.registers(i) for i in held}
-        longest = max(taps[name].shape[1] for taps in found.values() for name in taps)
-        coords["position"] = np.arange(self.past + self.steps - longest, self.past + self.steps)
-        for name in _REGISTERS:
-            here = {i: taps[name] for i, taps in found.items() if name in taps}
-            if not here:
-                continue
-            padded = {
-                i: np.pad(v, ((0, 0), (longest - v.shape[1], 0), (0, 0), (0, 0)), constant_values=np.nan)
-                for i, v in here.items()
-            }
-            heads = "head" if name.startswith("q") else "kv_head"
-            dims = ("prompt", "layer", "position", heads, "channel")
-            data[name] = (dims, _stack(padded, self.layers, 1, dtype))
-
-    def save(self, path: str | Path) -> Path:
-        """Write :meth:`to_dataset` as netCDF to ``path``, whole or not at all; return the path."""
-        return save(self.to_dataset(), path)
-
-    # ---------------------------------------------------------------- helpers
-    def _heads(self, layer: int, head: int | None) -> slice:
-        heads = self._state(layer)["dt"].shape[2]
-        if head is None:
-            return slice(None)
-        if isinstance(head, bool) or not isinstance(head, int | np.integer) or not 0 <= head < heads:
-            raise ValueError(f"head: expected a number from 0 to {heads - 1}, got {head!r}")
-        return slice(int(head), int(head) + 1)
-
-    def _times(self, times: Any) -> np.ndarray:
-        value = np.atleast_1d(np.asarray(self.steps - 1 if times is None else times))
-        if not np.issubdtype(value.dtype, np.integer) or value.ndim != 1 or not value.size:
-            raise ValueError(f"times: expected whole numbers, at least one, got {times!r}")
-        if value.min() < 0 or value.max() >= self.steps:
-            raise ValueError(f"times: expected tokens from 0 to {self.steps - 1}, got {times!r}")
-        return value.astype(np.int64)
-
-    def __repr__(self) -> str:
-        symbols = "-".join(self.pattern[i] for i in self.layers)
-        return f"Trace({symbols}, {self.prompts} x {self.steps} tokens, error {self.error:.1e})"
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{i}</td><td>{html.escape(self.pattern[i])}</td>"
-            f"<td>{_cell(self.checks['state_error'].get(i))}</td>"
-            f"<td>{_cell(self.checks['attention_error'].get(i))}</td></tr>"
-            for i in self.layers
-        )
-        head = "<tr><th>layer</th><th>mixer</th><th>error of the state</th><th>error of the attention</th></tr>"
-        return f"<p>{html.escape(repr(self))}</p><table>{head}{rows}</table>"
-
-
-_REGISTERS = ("q", "k", "v", "q_fading", "k_fading", "v_fading")
+#: The taps that a trace holds, besides the registers where they are asked for.
 _KEPT = ("x", "dt", "log_decay", "B", "C", "D", "y", "lse_window", "lse_fading")
 
 
@@ -502,8 +90,8 @@ def trace(
     >>> run = trace(model, torch.arange(12))
     >>> run.states(0, head=0, times=[5, 11]).shape
     (1, 2, 1, 8, 8)
-    >>> run.fading_mass(0)[0, :4].round(2)[:, 0]
-    array([0.  , 0.  , 0.  , 0.2...])
+    >>> run.fading_mass(0)[0, :5, 0] > 0
+    array([False, False, False,  True,  True])
     """
     tokens = as_ids(ids, model)
     config = model.config
@@ -530,7 +118,7 @@ def trace(
     def finish(layer: int, taps: Mapping[str, Tensor]) -> None:
         if has_attention(config.pattern[layer]):
             _check_attention(checks, layer, taps, windows[layer], past)
-        kept = (*_KEPT, *_REGISTERS) if attention else _KEPT
+        kept = (*_KEPT, *REGISTERS) if attention else _KEPT
         records[layer] = {name: taps[name].cpu() for name in kept if name in taps}
 
     out, checks["taps"] = tapped(model, tokens, memory, chosen, finish)
@@ -542,8 +130,18 @@ def trace(
         "tolerance": tolerance,
     }
     run = Trace(
-        tokens, config.pattern, chosen, windows, records, out.memory, out.logits.cpu(), past, float(tolerance), checks, initial
-    )  # fmt: skip
+        ids=tokens,
+        pattern=config.pattern,
+        layers=chosen,
+        windows=windows,
+        records=records,
+        memory=out.memory,
+        logits=out.logits.cpu(),
+        past=past,
+        tolerance=float(tolerance),
+        checks=checks,
+        initial=initial,
+    )
     for layer in run.state_layers:
         made = recurrence.readout(
             run.log_decay(layer),
@@ -568,52 +166,26 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 def _check_attention(
     checks: dict[str, Any], layer: int, taps: Mapping[str, Tensor], window: int | None, past: int
 ) -> None:
-    arrays = {name: _numpy(taps[name]) for name in _REGISTERS if name in taps}
-    read = _numpy(taps["read"])
+    arrays = {name: to_numpy(taps[name]) for name in REGISTERS if name in taps}
+    read = to_numpy(taps["read"])
     batch, length, heads, width = arrays["q"].shape
     reach = min(past + length, (past + length) if window is None else 2 * window)
     rows = registers.rows_to_check(length, reach, heads, width, batch)
     share = None
     if "lse_fading" in taps:
-        share = _share(_numpy(taps["lse_fading"]), _numpy(taps["lse_window"]))
-    worst = worst_share = 0.0
+        share = mass_share(to_numpy(taps["lse_fading"]), to_numpy(taps["lse_window"]))
+    worst = worst_mass = 0.0
     for part, out, fading in registers.blocks(arrays, window, past, rows):
         worst = np.maximum(worst, np.abs(out - read[:, part]).max())
         if share is not None:
-            worst_share = np.maximum(worst_share, np.abs(fading - share[:, part]).max())
+            worst_mass = np.maximum(worst_mass, np.abs(fading - share[:, part]).max())
     scale = np.abs(read[:, rows]).max()
     checks["attention_error"][layer] = float(worst / scale) if scale > 0 else float(worst)
     checks["attention_rows"][layer] = len(rows)
     if share is not None:
-        checks["fading_mass_error"][layer] = float(worst_share)
-
-
-def _share(lse_fading: np.ndarray, lse_window: np.ndarray) -> np.ndarray:
-    """sigmoid(lse_fading - lse_window), exactly 0 where there are no fading tokens."""
-    with np.errstate(over="ignore"):
-        return 1.0 / (1.0 + np.exp(lse_window - lse_fading))
-
-
-def _stack(found: Mapping[int, np.ndarray], layers: tuple[int, ...], axis: int, dtype: Any) -> np.ndarray:
-    """Arrays by layer along a new axis, NaN for the layers that have none."""
-    some = next(iter(found.values()))
-    empty = np.full(some.shape, np.nan, dtype)
-    return np.stack([found[i].astype(dtype) if i in found else empty for i in layers], axis)
-
-
-def _heads(value: np.ndarray, heads: int) -> np.ndarray:
-    """[B, T, G, N] -> [B, T, H, N]: head h uses group h // (H / G)."""
-    return np.repeat(value, heads // value.shape[2], 2)
-
-
-def _numpy(value: Tensor) -> np.ndarray:
-    return value.detach().to("cpu", torch.float64).numpy()
+        checks["fading_mass_error"][layer] = float(worst_mass)
 
 
 def _tensor(value: Any) -> Tensor:
     assert isinstance(value, Tensor)
     return value.detach().cpu()
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.1e}"
