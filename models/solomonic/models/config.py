@@ -11,9 +11,6 @@ from typing import Any
 
 logger = logging.getLogger("solomonic")
 
-#: Symbols of ``hybrid_override_pattern`` that this version can build.
-SYMBOLS = ("*", "SWA", "M2", "BMF")
-
 #: Symbols of the format that belong to other versions or to training only, and what they are.
 _KNOWN_ELSEWHERE = {
     "GDN": "a Gated DeltaNet layer",
@@ -291,15 +288,17 @@ def parse_pattern(pattern: str, *, source: str = "pattern") -> tuple[str, ...]:
 
 
 def _check_symbol(symbol: str, layer: int, source: str = "") -> None:
-    if symbol in SYMBOLS:
+    from .mixers import MIXERS  # here, since mixers are built from this configuration
+
+    if symbol in MIXERS:
         return
     where = f"{source}pattern, layer {layer}: "
     if symbol in _KNOWN_ELSEWHERE:
         raise ValueError(
             f"{where}{symbol!r} is {_KNOWN_ELSEWHERE[symbol]}, which this version does not have; "
-            f"it builds {', '.join(SYMBOLS)}"
+            f"it builds {', '.join(MIXERS)}"
         )
-    raise ValueError(f"{where}expected one of {', '.join(SYMBOLS)}, got {symbol!r}")
+    raise ValueError(f"{where}expected one of {', '.join(MIXERS)}, got {symbol!r}")
 
 
 def _check_positive_int(name: str, value: object) -> None:
