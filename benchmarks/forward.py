@@ -1,8 +1,8 @@
 """Peak memory and time of a whole forward pass of the zoo's models against the length of the text.
 
-Each length runs in a process of its own, so that the peak is that of the length. Memory that grows by the same amount
-with every doubling of the growth in tokens is linear in the length; attention over all the past is left out beyond
-8192 tokens, where its time grows with the square.
+Each length runs in a process of its own, so that the peak is that of the length. Memory that grows by the
+same amount with every doubling of the growth in tokens is linear in the length; attention over all the past
+is left out beyond 8192 tokens, where its time grows with the square.
 """
 
 import resource

@@ -1,5 +1,7 @@
 """Every wrong argument is named, with what was expected and what came."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ B, T, H, P, N, K, V = 2, 6, 4, 3, 5, 3, 2
 
 
 def _ssd(**changed):
-    arguments = {
+    arguments: dict[str, Any] = {
         "x": torch.randn(B, T, H, P),
         "dt": torch.rand(B, T, H),
         "A": -torch.rand(H),
@@ -20,11 +22,12 @@ def _ssd(**changed):
 
 
 def _conv(**changed):
-    return short_conv(**({"x": torch.randn(B, T, 4), "weight": torch.randn(4, 3)} | changed))
+    arguments: dict[str, Any] = {"x": torch.randn(B, T, 4), "weight": torch.randn(4, 3)} | changed
+    return short_conv(**arguments)
 
 
 def _attention(**changed):
-    arguments = {
+    arguments: dict[str, Any] = {
         "q": torch.randn(B, T, H, K),
         "k": torch.randn(B, T + 1, 2, K),
         "v": torch.randn(B, T + 1, 2, V),

@@ -1,6 +1,7 @@
 """memory_attention: the fast path against the loop and a dense mask, sources, alignment and memory."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ CASES = [
 ]
 
 
-def make(case, dtype=torch.float64, seed=0):
+def make(case, dtype=torch.float64, seed=0) -> Any:
     g = torch.Generator().manual_seed(seed)
     c = case
     shapes = {
@@ -115,7 +116,7 @@ def error(got, want):
     return torch.nan_to_num((got - want).abs().max() / scale, nan=torch.inf).item()
 
 
-def as_double(tensors):
+def as_double(tensors) -> Any:
     return {n: t.detach().double().requires_grad_() for n, t in tensors.items()}
 
 
@@ -199,6 +200,7 @@ def test_fading_tokens_equal_to_the_keys_double_the_window(window):
     joint = run(tensors | {"kf": tensors["k"], "vf": tensors["v"]}, window, block=8)
     plain = run(tensors, 2 * window, block=8)
     torch.testing.assert_close(joint.out, plain.out, rtol=0, atol=1e-14)
+    assert joint.lse.fading is not None
     both = torch.logaddexp(joint.lse.window, joint.lse.fading)
     torch.testing.assert_close(both, plain.lse.window, rtol=0, atol=1e-14)
     first, second = (gradients(out, tensors, ("out",)) for out in (joint, plain))
@@ -305,10 +307,10 @@ def test_large_and_far_apart_scores():
         assert grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize(("T", "past"), [(1, 5), (5, 0), (5, 4)])
+@pytest.mark.parametrize(("T", "past"), [(1, 3), (4, 0), (3, 2)])
 @pytest.mark.parametrize("fading", ["no", "yes", "own"])
 def test_gradcheck(T, past, fading):
-    tensors = make(Case(T=T, window=2, past=past, fading=fading, B=1, H=2, G=1, K=2, V=2))
+    tensors = make(Case(T=T, window=2, past=past, fading=fading, B=1, H=2, G=1, K=2, V=1))
 
     def function(*values):
         out = run(dict(zip(tensors, values, strict=True)), 2, block=2)
@@ -317,7 +319,7 @@ def test_gradcheck(T, past, fading):
         return out.out, out.lse.window, *extra
 
     assert torch.autograd.gradcheck(function, tuple(tensors.values()))
-    assert torch.autograd.gradgradcheck(function, tuple(tensors.values()))
+    assert torch.autograd.gradgradcheck(function, tuple(tensors.values()), fast_mode=True)
 
 
 def test_function_transforms():
@@ -328,8 +330,8 @@ def test_function_transforms():
     def function(*arguments):
         return run(dict(zip(tensors, arguments, strict=True)), 3).out
 
-    _, tangent = torch.func.jvp(function, values, tangents)
-    _, pull = torch.func.vjp(function, *values)
+    tangent = torch.func.jvp(function, values, tangents)[1]
+    pull = torch.func.vjp(function, *values)[1]
     dy = torch.randn_like(tangent)
     backward = sum((a * b).sum() for a, b in zip(pull(dy), tangents, strict=True))
     torch.testing.assert_close((tangent * dy).sum(), backward)

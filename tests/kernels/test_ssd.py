@@ -1,6 +1,7 @@
 """ssd: the fast path against the loop, and the laws of a state."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from solomonic.kernels import ssd
 NAMES = ("x", "dt", "A", "B", "C", "D", "h0")
 
 # Largest error relative to the largest value, and beside it the largest one measured over the cases below.
-FORWARD = {torch.float64: 1e-12, torch.float32: 2e-6}  # measured 1.5e-15, 5e-7
-BACKWARD = {torch.float64: 1e-10, torch.float32: 1e-5}  # measured 4e-15, 2e-6
+FORWARD = {torch.float64: 1e-12, torch.float32: 1e-5}  # measured 5e-15, 4.2e-6 (chunk 128; 1.7e-6 at 64)
+BACKWARD = {torch.float64: 1e-10, torch.float32: 2e-5}  # measured 2e-14, 9e-6 (A, a sum over all tokens)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ CASES = [
 ]
 
 
-def make(case, dtype=torch.float64, seed=0):
+def make(case, dtype=torch.float64, seed=0) -> Any:
     """Arguments of one call: tensors by name, and the resets (of the first sequence; the second has its own)."""
     g = torch.Generator().manual_seed(seed)
 
@@ -95,7 +96,7 @@ def run(tensors, reset, chunk=64, backend="cpu"):
 def gradients(out, tensors, through="both"):
     dy = torch.randn(out.y.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     dh = torch.randn(out.state.shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
-    loss = 0.0
+    loss = torch.zeros((), dtype=torch.float64)
     if through in ("both", "y"):
         loss = loss + (out.y.double() * dy).sum()
     if through in ("both", "state"):
@@ -114,7 +115,7 @@ def error(got, want):
     return torch.nan_to_num((got.double() - want.double()).abs().max() / scale, nan=torch.inf).item()
 
 
-def as_double(tensors):
+def as_double(tensors) -> Any:
     return {n: None if t is None else t.detach().double().requires_grad_() for n, t in tensors.items()}
 
 
@@ -254,7 +255,7 @@ def test_gradcheck(T, resets):
         return out.y, out.state
 
     assert torch.autograd.gradcheck(function, tuple(tensors.values()))
-    assert torch.autograd.gradgradcheck(function, tuple(tensors.values()))
+    assert torch.autograd.gradgradcheck(function, tuple(tensors.values()), fast_mode=True)
 
 
 def test_gradient_of_some_arguments_only():
@@ -275,8 +276,8 @@ def test_forward_mode_and_function_transforms():
     def function(*arguments):
         return run(dict(zip(NAMES, arguments, strict=True)), reset, 8).y
 
-    _, tangent = torch.func.jvp(function, values, tangents)
-    _, pull = torch.func.vjp(function, *values)
+    tangent = torch.func.jvp(function, values, tangents)[1]
+    pull = torch.func.vjp(function, *values)[1]
     dy = torch.randn_like(tangent)
     backward = sum((a * b).sum() for a, b in zip(pull(dy), tangents, strict=True))
     torch.testing.assert_close((tangent * dy).sum(), backward)

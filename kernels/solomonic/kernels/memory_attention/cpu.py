@@ -281,7 +281,7 @@ def composed(plan: list[_Source], scale: float, tensors: tuple[Tensor | None, ..
         lo = max(source.first - source.shift - source.width + 1, 0)
         hi = source.first - source.shift + T
         k, v = k[:, lo:hi], v[:, lo:hi]
-        rows = (query * scale).reshape(B, T, G, H // G, K).permute(0, 2, 3, 1, 4).reshape(B, G, -1, K)
+        rows = (query * scale).reshape(B, T, G, H // G, K).permute(0, 2, 3, 1, 4).reshape(B, G, (H // G) * T, K)
         score = torch.matmul(rows, k.permute(0, 2, 3, 1)).reshape(B, H, T, hi - lo)
         if T > 1:
             lag = torch.arange(T, device=q.device).unsqueeze(1) + source.first
@@ -294,12 +294,13 @@ def composed(plan: list[_Source], scale: float, tensors: tuple[Tensor | None, ..
         scores.append(score)
         values.append(v.transpose(1, 2))
     lses = [torch.logsumexp(score, -1) for score in scores]
-    total = lses[0] if len(lses) == 1 else torch.logaddexp(*lses)
+    # Not logaddexp, whose second derivative is NaN where one of the two is far below the other.
+    total = lses[0] if len(lses) == 1 else torch.logsumexp(torch.stack(lses), 0)
     out: Tensor | None = None
     for score, v in zip(scores, values, strict=True):
         weights = ((score - total.unsqueeze(-1)) * _LOG2E).exp2()
         G = v.shape[1]
-        read = torch.matmul(weights.reshape(B, G, (H // G) * T, -1), v).reshape(B, H, T, -1)
+        read = torch.matmul(weights.reshape(B, G, (H // G) * T, v.shape[2]), v).reshape(B, H, T, v.shape[3])
         out = read if out is None else out + read
     assert out is not None
     lses = [
@@ -342,14 +343,13 @@ def memory_attention_cpu(
         assert window is not None
         far = _source(T, kf.shape[1], window, window)
     nothing = q.new_full((B, T, H), -torch.inf) if kf is not None and far is None else None
-    if near is None or q.numel() == 0 or v.shape[3] == 0:
-        # No token or no channel: all sums are empty.
+    if near is None or B * H == 0:
         return q.new_zeros(B, T, H, v.shape[3]), q.new_zeros(B, T, H), nothing
     plan, tensors = [near], [q, k, v]
     if far is not None:
         plan.append(far)
         tensors += [qf, kf, vf]  # type: ignore[list-item]
-    if T == 1 or transformed(*tensors):
+    if T == 1 or q.shape[3] * v.shape[3] == 0 or transformed(*tensors):
         out, *lses = composed(plan, scale, tuple(tensors))
     else:
         out, *lses = _Blockwise.apply(plan, scale, block, *tensors)

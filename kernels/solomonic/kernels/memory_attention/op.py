@@ -165,8 +165,8 @@ def _unpack(fading: object) -> tuple[Tensor | None, Tensor | None, Tensor | None
         raise TypeError(f"fading: expected (kf, vf) or (qf, kf, vf), got {type(fading).__name__}")
     if len(fading) not in (2, 3):
         raise ValueError(f"fading: expected (kf, vf) or (qf, kf, vf), got {len(fading)} items")
-    kf, vf = fading[-2:]
-    return (fading[0] if len(fading) == 3 else None), kf, vf
+    kf, vf = (validate.check_tensor(f"fading {n}", t) for n, t in zip(("keys", "values"), fading[-2:], strict=True))
+    return (validate.check_tensor("fading queries", fading[0]) if len(fading) == 3 else None), kf, vf
 
 
 def _check(

@@ -1,0 +1,169 @@
+"""Speed and memory of ``ssd`` beside the torch path of transformers (Mamba-2, chunks of 256).
+
+Run ``python benchmarks/ssd.py``. Results are compared with the float64 reference first; no speed is printed
+for an operation that is wrong. Times are the least of several runs, so that other work on the machine counts
+little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from solomonic.kernels import ssd
+
+# Largest error relative to the largest value of the reference, for outputs and for gradients.
+TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
+TRANSFORMERS_CHUNK = 256
+
+
+class Shape(NamedTuple):
+    """Sizes of one call, and the threads it runs on."""
+
+    B: int
+    T: int
+    H: int
+    P: int
+    N: int
+    G: int
+    threads: int
+
+
+SHAPES = {
+    "one layer, shared B and C": Shape(1, 4096, 8, 64, 64, 1, threads=2),
+    "training, a group per head": Shape(4, 512, 4, 32, 32, 4, threads=1),
+}
+LENGTHS = (4096, 8192, 16384, 32768)
+
+
+def inputs(shape: Shape, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    """x, dt, A, B, C and D with the ranges of a freshly initialised Mamba-2 layer."""
+    g = torch.Generator().manual_seed(0)
+    B, T, H, P, N, G, _ = shape
+    step = torch.exp(torch.empty(B, T, H, dtype=torch.float64).uniform_(-6.9, -2.3, generator=g))
+    rate = -torch.empty(H, dtype=torch.float64).uniform_(1, 16, generator=g)
+    normal = [torch.randn(B, T, *s, generator=g, dtype=torch.float64) for s in ((H, P), (G, N), (G, N))]
+    tensors = [normal[0], step, rate, normal[1], normal[2], torch.ones(H, dtype=torch.float64)]
+    return [t.to(dtype).requires_grad_() for t in tensors]
+
+
+def ours(tensors: list[torch.Tensor], backend: str = "auto") -> torch.Tensor:
+    """y from `solomonic.kernels.ssd`."""
+    *required, D = tensors
+    x, dt, A, B, C = required
+    return ssd(x, dt, A, B, C, D=D, backend=backend).y
+
+
+def theirs(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """y from the torch path of transformers."""
+    from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan
+
+    x, dt, A, B, C, D = tensors
+    return mamba2_chunk_scan(x, dt, A, B, C, TRANSFORMERS_CHUNK, D=D)  # type: ignore[return-value]
+
+
+def least(call: Callable[[], object], seconds: float = 2.0, runs: int = 5) -> float:
+    """The least wall time of a call in milliseconds."""
+    call()
+    best, start, done = float("inf"), time.perf_counter(), 0
+    while done < runs or time.perf_counter() - start < seconds:
+        began = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - began)
+        done += 1
+    return 1e3 * best
+
+
+def error(got: torch.Tensor, want: torch.Tensor) -> float:
+    """Largest difference relative to the largest value."""
+    return ((got.double() - want).abs().max() / want.abs().max()).item()
+
+
+def check(shape: Shape) -> dict[str, float]:
+    """Errors of both implementations against the reference; raises RuntimeError if ours is wrong."""
+    tensors, exact = inputs(shape), inputs(shape, torch.float64)
+    with torch.no_grad():
+        want = ours(exact, "reference")
+        errors = {"ours": error(ours(tensors), want), "transformers": error(theirs(tensors), want)}
+    # The reference's own backward pass over thousands of tokens takes minutes: a shorter call is enough.
+    short = shape._replace(T=min(shape.T, 300))
+    tensors, exact = inputs(short), inputs(short, torch.float64)
+    got = torch.autograd.grad(ours(tensors).sum(), tensors)
+    wanted = torch.autograd.grad(ours(exact, "reference").sum(), exact)
+    errors["gradients"] = max(error(g, w) for g, w in zip(got, wanted, strict=True))
+    if not (errors["ours"] < TOLERANCE and errors["gradients"] < GRADIENT_TOLERANCE):
+        raise RuntimeError(f"ssd is wrong at {shape}: {errors}; no speed is reported")
+    return errors
+
+
+def times(function: Callable[[list[torch.Tensor]], torch.Tensor], shape: Shape) -> tuple[float, float]:
+    """Milliseconds of the forward pass, and of forward and backward."""
+    torch.set_num_threads(shape.threads)
+    tensors = inputs(shape)
+    dy = torch.randn(shape.B, shape.T, shape.H, shape.P)
+
+    def forward() -> None:
+        with torch.no_grad():
+            function(tensors)
+
+    def both() -> None:
+        torch.autograd.grad(function(tensors), tensors, dy)
+
+    return least(forward), least(both)
+
+
+def peak(T: int, backward: bool) -> float:
+    """Growth of the peak resident memory in MB over one call, to be run in a process of its own."""
+    torch.set_num_threads(1)
+    tensors = inputs(Shape(1, T, 8, 64, 64, 1, threads=1))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if backward:
+        torch.autograd.grad(ours(tensors).sum(), tensors)
+    else:
+        with torch.no_grad():
+            ours(tensors)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def peak_elsewhere(T: int, backward: bool) -> float:
+    """`peak` in a fresh process."""
+    command = [sys.executable, __file__, "--peak", str(T), *(["--backward"] if backward else [])]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peak", type=int, metavar="T", help="print the peak memory of one call in MB")
+    parser.add_argument("--backward", action="store_true", help="with --peak: forward and backward")
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    if arguments.peak is not None:
+        print(peak(arguments.peak, arguments.backward))
+        return
+    for title, shape in SHAPES.items():
+        errors = check(shape)
+        (fast, fast_both), (slow, slow_both) = times(ours, shape), times(theirs, shape)
+        print(f"\n{title}: {', '.join(f'{n}={v}' for n, v in shape._asdict().items())}, float32")
+        print(f"{'':24}{'solomonic':>12}{'transformers':>14}{'ratio':>8}")
+        print(f"{'forward, ms':24}{fast:12.2f}{slow:14.2f}{slow / fast:8.1f}")
+        print(f"{'forward + backward, ms':24}{fast_both:12.2f}{slow_both:14.2f}{slow_both / fast_both:8.1f}")
+        print(f"{'both / forward':24}{fast_both / fast:12.1f}{slow_both / slow:14.1f}")
+        print(f"{'max relative error':24}{errors['ours']:12.1e}{errors['transformers']:14.1e}")
+        print(f"{'  of gradients':24}{errors['gradients']:12.1e}")
+    print("\npeak memory of one call, MB (B=1, H=8, P=N=64, G=1)")
+    print(f"{'T':>8}{'forward':>12}{'+ backward':>12}{'inputs':>12}")
+    for T in LENGTHS:
+        size = sum(t.numel() * t.element_size() for t in inputs(Shape(1, T, 8, 64, 64, 1, 1))) / 2**20
+        print(f"{T:8}{peak_elsewhere(T, False):12.0f}{peak_elsewhere(T, True):12.0f}{size:12.0f}")
+
+
+if __name__ == "__main__":
+    main()
