@@ -119,3 +119,8 @@ def test_score_knows_a_model_that_recalls(folder, bytes_model):
     assert blind["recall"]["count"] == card["recall"]["count"]
     assert max(a for a in blind["recall"]["accuracy"] if a is not None) < 0.3
     assert blind["bits_per_byte_by_position"]["edges"][-1] == 400
+    by_context = blind["bits_per_byte_by_context"]
+    assert by_context["context"][-1] == 400 - 64
+    # A window of 8 tokens in one layer: what stands more than 7 bytes before makes no difference at all.
+    assert by_context["bits"][1:] == pytest.approx([by_context["bits"][1]] * len(by_context["bits"][1:]), abs=1e-6)
+    assert by_context["bits"][0] != by_context["bits"][1]

@@ -15,6 +15,8 @@ from .lm import HybridLM
 
 _POSITION_EDGES = (0, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 _DISTANCE_EDGES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
+_CONTEXTS = (0, 16, 32, 64, 128, 192, 256, 320, 384, 448)
+_PREDICTED = 64  # bytes at the end of a window whose bits are compared at several lengths of context
 
 
 @torch.no_grad()
@@ -76,15 +78,17 @@ def score(model: HybridLM, corpus: Corpus, *, context: int = 512, most: int | No
     Returns
     -------
     dict
-        ``bits_per_byte`` on the plain text, the same by position in the window, and ``recall``: bits and accuracy of
-        the bytes of values that are referred back to, by distance in bytes to where the value last stood.
+        ``bits_per_byte`` on the plain text, the same by position in the window; ``bits_per_byte_by_context``: bits of
+        the same last 64 bytes with more and more bytes before them, with the gain over the next shorter context and
+        its standard error (a paired comparison, which positions in a window are not); and ``recall``: bits and
+        accuracy of the bytes of values that are referred back to, by distance in bytes to where the value last stood.
 
     Examples
     --------
     >>> from solomonic.models import load, score, stdlib_corpus
     >>> card = score(load("deadbeat"), stdlib_corpus(), most=2)
     >>> sorted(card)
-    ['bits_per_byte', 'bits_per_byte_by_position', 'context', 'recall', 'windows']
+    ['bits_per_byte', 'bits_per_byte_by_context', 'bits_per_byte_by_position', 'context', 'recall', 'windows']
     """
     plain = bits_per_token(model, windows(corpus.validation_plain, context, most=most))
     edges = [e for e in _POSITION_EDGES if e < context] + [context]
@@ -92,9 +96,24 @@ def score(model: HybridLM, corpus: Corpus, *, context: int = 512, most: int | No
     return {
         "bits_per_byte": float(plain.mean()),
         "bits_per_byte_by_position": {"edges": edges, "bits": by_position},
+        "bits_per_byte_by_context": _by_context(model, corpus, context, most),
         "recall": _recall(model, corpus, context, most),
         "context": context,
         "windows": len(plain),
+    }
+
+
+def _by_context(model: HybridLM, corpus: Corpus, context: int, most: int | None) -> dict[str, list]:
+    rows = windows(corpus.validation_plain, context, most=min(most or 384, 384))
+    lengths = [c for c in _CONTEXTS if c < context - _PREDICTED] + [context - _PREDICTED]
+    # The byte before the predicted ones is always there; c more stand before it.
+    bits = [bits_per_token(model, rows[:, -_PREDICTED - 1 - c :])[:, -_PREDICTED:].mean(1) for c in lengths]
+    gains = [before - after for before, after in pairwise(bits)]
+    return {
+        "context": lengths,
+        "bits": [float(b.mean()) for b in bits],
+        "gain": [0.0, *(float(g.mean()) for g in gains)],
+        "standard_error": [0.0, *(float(g.std() / math.sqrt(len(g))) for g in gains)],
     }
 
 
