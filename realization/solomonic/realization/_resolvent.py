@@ -48,7 +48,7 @@ def sigma_min(t: Array, points: Array, *, rtol: float = 1e-4) -> Array:
         return out.reshape(np.shape(points))
     (trtrs,) = scipy.linalg.get_lapack_funcs(("trtrs",), (t,))
     start = np.random.default_rng(0).standard_normal(n) + 0j
-    diagonal, shifted = np.diag_indices(n), np.asfortranarray(t)
+    diagonal, shifted = np.diag_indices(n), np.array(t, order="F")
     original = t[diagonal]
     for k, point in enumerate(z):
         shifted[diagonal] = original - point

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize
 
 from ._linalg import EPS, norm2, schur, smallest_singular_value
-from ._validate import as_index, as_number, as_square
+from ._validate import Array, as_index, as_number, as_square
 
 __all__ = ["KreissConstant", "kreiss_constant"]
 
@@ -28,7 +27,7 @@ class KreissConstant:
     order : int
         n.
     evaluations : int
-        Singular value decompositions spent.
+        Eigenvalue problems spent on the upper bound.
     """
 
     lower: float
@@ -46,7 +45,7 @@ class KreissConstant:
         return f"KreissConstant([{self.lower:.4g}, {self.upper:.4g}], order={self.order})"
 
 
-def kreiss_constant(A: Any, *, tol: float = 0.05, max_evaluations: int = 2000) -> KreissConstant:
+def kreiss_constant(A: Any, *, tol: float = 0.05, max_evaluations: int = 300) -> KreissConstant:
     r"""Bracket the Kreiss constant of a matrix in discrete time.
 
     .. math:: K(A) = \sup_{|z| > 1} \frac{|z| - 1}{\sigma_{\min}(zI - A)}, \qquad
@@ -59,7 +58,7 @@ def kreiss_constant(A: Any, *, tol: float = 0.05, max_evaluations: int = 2000) -
     tol : float
         Stop when upper / lower is at most 1 + tol.
     max_evaluations : int
-        Stop after so many singular value decompositions, whatever the bracket.
+        Stop after so many eigenvalue problems, whatever the bracket.
 
     Returns
     -------
@@ -75,10 +74,11 @@ def kreiss_constant(A: Any, *, tol: float = 0.05, max_evaluations: int = 2000) -
 
     Notes
     -----
-    Branch and bound in polar cells: :math:`\sigma_{\min}` is 1-Lipschitz, so a cell of half-diagonal h around
-    z has ratios of at most :math:`(|z| - 1 + h) / (\sigma_{\min}(z) - h)`. Far out, :math:`|z| \ge R`, the
-    ratio is at most :math:`(R - 1)/(R - \|A\|)`. Rounding of the singular values is counted. Cost:
-    :math:`O(n^3)` an evaluation.
+    The lower bound is the best ratio a simplex search finds. The upper bound gamma is proved arc by arc: with
+    :math:`\delta` half the arc, :math:`\sigma_{\min}(r e^{i\theta} I - A) > r\delta + (r - 1)/\gamma` for all
+    :math:`r \ge 1` on the middle ray implies K <= gamma on the whole arc (singular values are 1-Lipschitz),
+    and the radii where equality holds are eigenvalues of a matrix of order 2n: there must be none that is
+    real and at least 1. Arcs that fail are halved. Cost: one eigenvalue problem of order 2n an arc.
 
     References
     ----------
@@ -98,53 +98,73 @@ def kreiss_constant(A: Any, *, tol: float = 0.05, max_evaluations: int = 2000) -
     budget = as_index(max_evaluations, "max_evaluations", 1, 10**9)
     n, norm = len(a), norm2(a)
     t, _ = schur(a.astype(complex))
-    radius = float(np.abs(np.diag(t)).max())
-    if radius >= 1:
-        return KreissConstant(np.inf, np.inf, complex(np.diag(t)[np.argmax(np.abs(np.diag(t)))]), n, 0)
-    outer = max(2.0, norm + (norm - 1) / (tol / 2)) if norm > 1 else 1.0
-    lower, point, used = 1.0, complex(np.inf), 0
-    if outer == 1.0:
-        return KreissConstant(1.0, 1.0, point, n, 0)
-    rest = (outer - 1) / (outer - norm)
+    moduli = np.abs(np.diag(t))
+    if moduli.max() >= 1:
+        return KreissConstant(np.inf, np.inf, complex(np.diag(t)[np.argmax(moduli)]), n, 0)
+    if norm <= 1:
+        return KreissConstant(1.0, 1.0, complex(np.inf), n, 0)
+    lower, point = _search(t, norm)
     half_turn = np.pi if np.isrealobj(a) else 2 * np.pi
-    cells: list[tuple[float, int, tuple[float, float, float, float]]] = []
-    counter = 0
-
-    def add(r0: float, r1: float, a0: float, a1: float) -> None:
-        """Bound one cell in log radius and angle, and keep it where it may hold the supremum."""
-        nonlocal lower, point, used, counter
-        r = np.exp((r0 + r1) / 2)
-        z = r * np.exp(1j * (a0 + a1) / 2)
-        low, high = np.exp(r0), np.exp(r1)
-        h = max(high - r, r - low) + high * (a1 - a0) / 2
-        sigma = smallest_singular_value(t - z * np.eye(n))
-        slack = n * EPS * (norm + r)
-        used += 1
-        if (value := (r - 1) / (sigma + slack)) > lower:
-            lower, point = float(value), complex(z)
-        gap = sigma - slack - h
-        bound = min((high - 1) / gap if gap > 0 else np.inf, (high - 1) / (low - norm) if low > norm else np.inf)
-        if bound > lower * (1 + tol / 2):
-            counter += 1
-            heapq.heappush(cells, (-bound, counter, (r0, r1, a0, a1)))
-
-    rings = np.log(1 + np.concatenate([[0], np.geomspace(min(0.01, outer - 1), outer - 1, 6)]))
-    for r0, r1 in pairwise(rings):
-        for k in range(8):
-            add(r0, r1, half_turn * k / 8, half_turn * (k + 1) / 8)
-    while cells and used < budget:
-        bound, _, (r0, r1, a0, a1) = heapq.heappop(cells)
-        if -bound <= lower * (1 + tol):
-            heapq.heappush(cells, (bound, 0, (r0, r1, a0, a1)))
+    upper, used = float(np.inf), 0
+    factors = [*(f for f in (16.0, 4.0, 1.5) if f > 1 + tol), 1 + tol]
+    for factor in factors:
+        proved, spent = _prove(t, norm, lower * factor, half_turn, budget - used)
+        used += spent
+        if not proved:
             break
-        if (r1 - r0) >= (a1 - a0):
-            middle = (r0 + r1) / 2
-            halves = ((r0, middle, a0, a1), (middle, r1, a0, a1))
-        else:
-            middle = (a0 + a1) / 2
-            halves = ((r0, r1, a0, middle), (r0, r1, middle, a1))
-        for half in halves:
-            add(*half)
-    pending = -cells[0][0] if cells else 0.0
-    upper = max(pending, rest, lower * (1 + tol / 2))
-    return KreissConstant(lower, float(upper), point, n, used)
+        upper = lower * factor
+    return KreissConstant(lower, upper, point, n, used)
+
+
+def _search(t: Array, norm: float) -> tuple[float, complex]:
+    """Best ratio found: a grid, then a simplex search from its best three points. At infinity the ratio is 1."""
+    n = len(t)
+    eye = np.eye(n)
+
+    def ratio(x: Array) -> float:
+        r = 1 + np.exp(min(x[0], 50.0))
+        z = r * np.exp(1j * x[1])
+        sigma = smallest_singular_value(t - z * eye) + n * EPS * (norm + r)
+        return float((r - 1) / sigma)
+
+    starts = [
+        (ratio(np.array([u, a])), u, a)
+        for u in np.log(np.geomspace(1e-3, 10 * norm, 8))
+        for a in np.concatenate([np.angle(np.diag(t)), np.linspace(0, 2 * np.pi, 8, endpoint=False)])[:40]
+    ]
+    best, point = 1.0, complex(np.inf)
+    for _, u, angle in sorted(starts, reverse=True)[:3]:
+        found = minimize(lambda x: -ratio(x), [u, angle], method="Nelder-Mead", options={"maxiter": 120})
+        if -found.fun > best:
+            best = float(-found.fun)
+            point = complex((1 + np.exp(min(found.x[0], 50.0))) * np.exp(1j * found.x[1]))
+    return best, point
+
+
+def _prove(t: Array, norm: float, gamma: float, half_turn: float, budget: int) -> tuple[bool, int]:
+    """Try to prove K <= gamma by arcs; return whether it was proved, and the arcs spent."""
+    width = half_turn / 16
+    arcs = [((k + 0.5) * width, width / 2) for k in range(16)]
+    spent = 0
+    while arcs:
+        if spent >= budget:
+            return False, spent
+        angle, half = arcs.pop()
+        spent += 1
+        if not _clear(t, norm, angle, half, gamma):
+            arcs += [(angle - half / 2, half / 2), (angle + half / 2, half / 2)]
+    return True, spent
+
+
+def _clear(t: Array, norm: float, angle: float, half: float, gamma: float) -> bool:
+    """Whether sigma_min(r e^(i angle) I - T) > r half + (r - 1) / gamma for every r >= 1."""
+    n = len(t)
+    eye = np.eye(n)
+    turn, slope, offset = np.exp(1j * angle), half + 1 / gamma, 1 / gamma
+    if slope >= 1 or smallest_singular_value(t - turn * eye) <= half + n * EPS * (norm + 1):
+        return False
+    constant = np.block([[offset * eye, -t], [-t.conj().T, offset * eye]])
+    inverse = np.kron(np.array([[-slope, -turn], [-np.conj(turn), -slope]]) / (slope**2 - 1), eye)
+    radii = np.linalg.eigvals(-inverse @ constant)
+    real = np.abs(np.imag(radii)) <= 1e-7 * (1 + np.abs(radii))
+    return not bool(np.any(real & (np.real(radii) >= 1 - 1e-7)))
