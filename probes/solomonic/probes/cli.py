@@ -1,0 +1,313 @@
+"""The command ``solomonic``: report, zoo, describe, train, check."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+#: Exit codes: a check that failed, a call that cannot work, Ctrl-C.
+FAILED, WRONG, STOPPED = 1, 2, 130
+
+
+class Stopped(Exception):
+    """Ctrl-C, with what stays of the work."""
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"solomonic {version('solomonic')}"
+
+
+app = App(
+    name="solomonic",
+    help="A laboratory for the memory of trained sequence models.",
+    version=_version,
+    suppress_keyboard_interrupt=False,
+)
+
+Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="No progress bars.")]
+
+
+@app.command
+def report(
+    *checkpoints: str,
+    out: Annotated[Path, Parameter(name=["--out", "--out-dir", "-o"])] = Path("report"),
+    windows: int = 48,
+    length: int | None = None,
+    text: Path | None = None,
+    seed: int = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how checkpoints forget and write the report: one page, its data beside it.
+
+    Parameters
+    ----------
+    checkpoints
+        Checkpoint folders, or names from `solomonic zoo`; without any, the whole zoo is compared.
+    out
+        Folder to write to; an earlier report there is replaced.
+    windows
+        How many windows of text to measure on.
+    length
+        Length of a window, tokens.
+    text
+        A file to take the windows from, read as bytes; the standard library's source by default.
+    seed
+        Of the choice of windows and replacements.
+    """
+    from solomonic.models import zoo
+
+    from .report import report as write
+
+    models = _unique(checkpoints) if checkpoints else dict(zoo())
+    if not models:
+        raise FileNotFoundError("no checkpoint ships with this package; name a checkpoint folder")
+    _ready()
+    try:
+        page = write(
+            models,
+            out,
+            text=None if text is None else _read(text),
+            windows=windows,
+            length=length,
+            rng=seed,
+            progress=not quiet,
+        )
+    except KeyboardInterrupt:
+        raise Stopped(f"nothing was written; what was in {out} before is as it was") from None
+    print(page)
+
+
+@app.command
+def zoo() -> None:
+    """List the checkpoints that ship with the package."""
+    from solomonic.models import describe
+    from solomonic.models import zoo as shipped
+
+    rows = [("name", "pattern", "parameters", "bits a byte", "training", "memory after 512 tokens")]
+    for name, folder in shipped().items():
+        about, card = describe(folder, tokens=512), _card(folder)
+        bits = card.get("validation", {}).get("bits_per_byte")
+        trained = [f"{card['tokens'] / 1e6:.0f} M bytes"] if "tokens" in card else []
+        trained += [f"{card['minutes']:.0f} min"] if "minutes" in card else []
+        rows.append(
+            (
+                name,
+                "-".join(about.config.pattern),
+                f"{about.parameters:,}",
+                "" if bits is None else f"{bits:.3f}",
+                ", ".join(trained),
+                f"{about.memory_nbytes:,} bytes",
+            )
+        )
+    if len(rows) == 1:
+        raise FileNotFoundError("no checkpoint ships with this package")
+    print(_table(rows))
+
+
+@app.command
+def describe(path: str, *, tokens: int = 2048) -> None:
+    """Show the layers, parameters and memory of a checkpoint, without reading its weights.
+
+    Parameters
+    ----------
+    path
+        Checkpoint folder, config.json, or a name from `solomonic zoo`.
+    tokens
+        Length of context for which the memory is counted.
+    """
+    from solomonic.models import describe as look
+
+    print(look(path, tokens=tokens))
+
+
+@app.command
+def train(
+    name: str | None = None,
+    *,
+    config: Path | None = None,
+    out: Annotated[Path, Parameter(name=["--out", "--out-dir", "-o"])],
+    steps: int | None = None,
+    batch_size: int | None = None,
+    context: int | None = None,
+    lr: float | None = None,
+    dtype: str | None = None,
+    seed: int | None = None,
+    save_every: int = 200,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on the source of the standard library; the same call goes on where a stopped run was.
+
+    Parameters
+    ----------
+    name
+        A model of the zoo, trained by its own recipe.
+    config
+        A config.json to train instead; it needs --steps.
+    out
+        Folder of the run; the finished model lies there.
+    steps, batch_size, context, lr, dtype, seed
+        Change the recipe.
+    save_every
+        Steps between checkpoints.
+    """
+    from solomonic.models import HybridConfig, Recipe, stdlib_corpus
+    from solomonic.models import train as run
+
+    changes = {"steps": steps, "batch_size": batch_size, "context": context, "lr": lr, "dtype": dtype, "seed": seed}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if (name is None) == (config is None):
+        raise ValueError("train: expected either the name of a model of the zoo or --config FILE, got "
+                         f"{'neither' if name is None else 'both'}")  # fmt: skip
+    if name is not None:
+        try:
+            from solomonic.models.recipes import zoo_recipe
+        except ImportError:
+            raise ValueError(
+                "train: this version has no recipes for the zoo; give --config FILE and --steps N"
+            ) from None
+        what, recipe = zoo_recipe(name)
+        recipe = dataclasses.replace(recipe, **changes)
+    else:
+        assert config is not None
+        if steps is None:
+            raise ValueError("train: --config needs --steps N, the number of optimizer steps")
+        what, recipe = HybridConfig.from_file(config), Recipe(**changes)
+        if what.vocab_size != 256:
+            raise ValueError(f"{config}: expected vocab_size 256, since the text is bytes, got {what.vocab_size}")
+    corpus = stdlib_corpus()
+    _ready()
+    try:
+        done = run(
+            what,
+            corpus.batches(recipe.batch_size, recipe.context, seed=recipe.seed),
+            out,
+            recipe,
+            save_every=save_every,
+            note={"corpus": corpus.info},
+            progress=not quiet,
+        )
+    except KeyboardInterrupt:
+        raise Stopped(f"the steps so far are kept in {out}; the same command goes on from there") from None
+    print(done.folder)
+
+
+@app.command
+def check(path: str, *, quiet: Quiet = False) -> int:
+    """Check that prefill and decode are the same system: the split law at every split. Exit code 1 where they are not.
+
+    Parameters
+    ----------
+    path
+        Checkpoint folder, or a name from `solomonic zoo`.
+    """
+    from solomonic.models import load
+
+    from .report.measure import check as look
+
+    _ready()
+    holds, sentence = look(load(path), progress=not quiet)
+    print(sentence)
+    return 0 if holds else FAILED
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; the entry point of ``solomonic``.
+
+    Parameters
+    ----------
+    arguments : sequence of str or None
+        What stands after ``solomonic`` on the command line; None takes it from there.
+
+    Raises
+    ------
+    SystemExit
+        Always: 0, 1 (a check failed), 2 (a call that cannot work) or 130 (Ctrl-C).
+
+    Examples
+    --------
+    >>> try:
+    ...     main(["describe", "no-such-folder"])
+    ... except SystemExit as stop:
+    ...     stop.code
+    2
+    """
+    sys.exit(_run(lambda: app(arguments, exit_on_error=False, result_action="return_value")))
+
+
+def _run(call: Callable[[], Any]) -> int:
+    try:
+        done = call()
+        sys.stdout.flush()
+        return done if isinstance(done, int) else 0
+    except CycloptsError:
+        return WRONG  # already told
+    except Stopped as stopped:
+        return _say(f"stopped: {stopped}", STOPPED)
+    except KeyboardInterrupt:
+        return _say("stopped", STOPPED)
+    except BrokenPipeError:  # the reader of a pipe has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except (OSError, ValueError, TypeError) as error:
+        return _say(f"solomonic: {_line(error)}", WRONG)
+
+
+def _say(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _line(error: Exception) -> str:
+    """One line for an error; an OSError without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return " ".join(f"{where}{error.strerror}".split())
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _ready() -> None:
+    """Denormal numbers make decaying states ten times slower, and change nothing that a report shows."""
+    import torch
+
+    torch.set_flush_denormal(True)
+
+
+def _unique(checkpoints: Sequence[str]) -> dict[str, str]:
+    """Each checkpoint by a name of its own: the folder's, with its parents' where two are alike."""
+    out: dict[str, str] = {}
+    for given in dict.fromkeys(checkpoints):
+        parts = [part for part in Path(given).resolve().parts if part != os.sep] if Path(given).exists() else [given]
+        depth = 1
+        while "/".join(parts[-depth:]) in out and depth < len(parts):
+            depth += 1
+        out["/".join(parts[-depth:])] = given
+    return out
+
+
+def _read(text: Path) -> bytes:
+    if not text.is_file():
+        raise FileNotFoundError(f"--text: {text} is no file")
+    return text.read_bytes()
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

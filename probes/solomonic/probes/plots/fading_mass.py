@@ -1,0 +1,53 @@
+"""How much of the attention goes to fading tokens, head by head."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from ._style import axes, bands, colour, variables
+
+
+def fading_mass(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    r"""Draw the mean share of attention that a head gives to fading tokens, sigma(lse_fading - lse_window).
+
+    Parameters
+    ----------
+    result : Dataset
+        What :func:`solomonic.probes.fading` returns for a model with B'MOJO layers.
+    ax : Axes or None
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    Axes
+        The share runs from 0 (window only) to 1 (fading tokens only); a band a layer, a dot a head.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``result`` has no ``fading_mass``, or no layer reads fading tokens.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> result = xr.Dataset({"fading_mass": (("layer", "head"), [[0.2, 0.4], [0.1, 0.7]])}, {"layer": [0, 1]})
+    >>> fading_mass(result).get_xlim()
+    (0.0, 1.0)
+    """
+    if not isinstance(result, xr.Dataset):
+        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
+    variables(result, "fading_mass")
+    share = result["fading_mass"].transpose("layer", "head").dropna("layer", how="all")
+    if not share.sizes["layer"]:
+        raise ValueError("result: no layer reads fading tokens, or the prompts are not longer than 2W")
+    ax = axes(ax, size=(6.4, 1.2 + 0.7 * share.sizes["layer"]))
+    where = bands(ax, share["layer"].to_numpy(), share.sizes["head"])
+    values = share.to_numpy()
+    for place in np.ndindex(values.shape):
+        ax.plot([0, values[place]], [where[place]] * 2, color=colour("orange"), linewidth=1.4, alpha=0.7)
+    ax.plot(values.ravel(), where.ravel(), color=colour("orange"), marker="o", markersize=5, linestyle="none")
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("share of the attention on fading tokens")
+    return ax

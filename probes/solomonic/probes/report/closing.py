@@ -1,0 +1,98 @@
+"""The end of the page: how it was measured, what limits it, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..labelled import versions
+from . import say
+from .measure import JACOBIANS, TRACED, Measured
+from .page import Block, Point, Table
+from .subjects import Text, look_up
+
+_LIMITS = (
+    "Influence is that of one replaced token on one prediction. A memory may hold what a prediction does not use.",
+    "Means ride on a few windows; conclusions here are drawn from medians.",
+    "Retention freezes the gates at the values they had: what is left of the state, not what the model makes of it.",
+    "Half-lives of neighbouring starting points share their decays: their intervals are too narrow.",
+    "Bends at W and 2W are softened by depth, since the reaches of the layers add up.",
+)
+
+
+def method(models: Sequence[Measured], text: Text, prompts: int, length: int, unit: str) -> Block:
+    """What was measured, and how."""
+    confidence = say.share(float(models[0].data["fading"].attrs["confidence"]))
+    points = {
+        "Text": (
+            f"{prompts} windows of {length} {unit} that do not overlap, from: {text.source}. All models read the same."
+        ),
+        "Fading": (
+            "The token at a lag before the last one is replaced by a draw from the text's own distribution. The "
+            "influence is the divergence KL(p ‖ p′) of the prediction after the last token, in bits; logits are taken "
+            f"to float64. {confidence} intervals are bootstraps over windows."
+        ),
+        "Exactly 0": (
+            "Clean and changed runs start from the same memory and have the same shape, so that what is not affected "
+            "is equal to the last bit. "
+            + ("A repeated clean run was equal for every model." if not (odd := _not_repeatable(models)) else
+               f"A repeated clean run was not equal for {say.listed(odd)}: zeros there mean less.")
+        ),
+        "Retention": (
+            f"The exponential of summed log decays of every head, over all starting points of {TRACED} windows at "
+            "most. Half-lives are Kaplan–Meier medians; a start whose end was not seen in the window counts as cut "
+            "off."
+        ),
+        "One layer": (
+            "Frobenius norm of the Jacobian of a mixer by random projections, its gates differentiated too, root mean "
+            f"square over {JACOBIANS} windows at most and over bins of lags."
+        ),
+        "Split law": (
+            "On the first window, 3W + 5 tokens of it where there is a window W: splits at every eighth token and "
+            "around W, 2W and the ends."
+        ),
+    }  # fmt: skip
+    if not any("retention" in m.data for m in models):
+        del points["Retention"]
+    return Block("method", "What was measured, and how", points=[Point(name, said) for name, said in points.items()])
+
+
+def _not_repeatable(models: Sequence[Measured]) -> list[str]:
+    """The models whose clean run, repeated, did not give the same bits."""
+    checks = {m.name: json.loads(m.data["fading"].attrs["checks"]) for m in models}
+    return [name for name, found in checks.items() if not found.get("repeated_run_equal")]
+
+
+def limits(models: Sequence[Measured]) -> Block:
+    """What the numbers do not say."""
+    said = list(_LIMITS)
+    if len(models) > 1:
+        said.append("Each model is one training run: differences between models include the luck of training.")
+    return Block("limits", "Limits", points=[Point("", text) for text in said])
+
+
+def provenance(models: Sequence[Measured], seed: Any, files: Sequence[tuple[str, str]]) -> Block:
+    """Checkpoints, software and files."""
+    rows = []
+    for m in models:
+        card = m.subject.card
+        trained = [look_up(card, "seed"), look_up(card, "torch")]
+        rows.append(
+            [
+                m.name,
+                m.data["fading"].attrs["checkpoint"].removeprefix("sha256:")[:16],
+                *("–" if value is None else str(value) for value in trained),
+                f"{sum(m.seconds.values()):.0f}",
+            ]
+        )
+    head = ["Model", "Parameters, SHA-256", "Training seed", "Trained with torch", "Seconds to measure"]
+    tables = [
+        Table("Checkpoints", head, rows, numbers=False),
+        Table("Software of this report", ["Package", "Version"], [list(v) for v in versions().items()], numbers=False),
+        Table("Files beside this page", ["File", "What it holds"], [list(f) for f in files], numbers=False),
+    ]
+    reading = (
+        f"Everything random was drawn with seed {seed}; the same call on the same versions gives the same numbers."
+    )
+    return Block("provenance", "Provenance", [reading], tables=tables)
