@@ -3,10 +3,12 @@
 Traces, retention, memory fading, structure and the split law; figures, reports and the command.
 """
 
+from . import plots
 from .bend import bend
 from .fading import default_lags, fading, reach
 from .influence import layer_influence
 from .labelled import load, save
+from .report import report
 from .retention import retention
 from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
@@ -23,7 +25,9 @@ __all__ = [
     "kaplan_meier",
     "layer_influence",
     "load",
+    "plots",
     "reach",
+    "report",
     "retention",
     "save",
     "split_law",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -141,7 +142,7 @@ def train(
     lr: float | None = None,
     dtype: str | None = None,
     seed: int | None = None,
-    save_every: int = 200,
+    save_every: int | None = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on the source of the standard library; the same call goes on where a stopped run was.
@@ -157,47 +158,61 @@ def train(
     steps, batch_size, context, lr, dtype, seed
         Change the recipe.
     save_every
-        Steps between checkpoints.
+        Steps between checkpoints; 200, or what the recipe of the zoo says.
     """
-    from solomonic.models import HybridConfig, Recipe, stdlib_corpus
-    from solomonic.models import train as run
-
     changes = {"steps": steps, "batch_size": batch_size, "context": context, "lr": lr, "dtype": dtype, "seed": seed}
     changes = {key: value for key, value in changes.items() if value is not None}
     if (name is None) == (config is None):
-        raise ValueError("train: expected either the name of a model of the zoo or --config FILE, got "
-                         f"{'neither' if name is None else 'both'}")  # fmt: skip
+        got = "neither" if name is None else "both"
+        raise ValueError(f"train: expected either the name of a model of the zoo or --config FILE, got {got}")
+    if config is not None and steps is None:
+        raise ValueError("train: --config needs --steps N, the number of optimizer steps")
+    _ready()
+    try:
+        if name is not None and not changes and save_every is None:
+            from solomonic.models import train_zoo
+
+            folder = train_zoo(name, out, progress=not quiet).folder
+        else:
+            folder = _train(name, config, changes, out, save_every or 200, quiet)
+    except KeyboardInterrupt:
+        raise Stopped(f"the last checkpoint is kept in {out}; the same command goes on from there") from None
+    print(folder)
+
+
+def _train(
+    name: str | None, config: Path | None, changes: dict[str, Any], out: Path, save_every: int, quiet: bool
+) -> Path:
+    """Train by a changed recipe of the zoo or by a configuration, and write a card."""
+    from solomonic.models import HybridConfig, Recipe, bits_per_token, score, stdlib_corpus, zoo_recipe
+    from solomonic.models import train as run
+    from solomonic.models.evaluation import windows
+    from solomonic.models.files import write_json
+    from solomonic.models.recipes import card
+
     if name is not None:
-        try:
-            from solomonic.models.recipes import zoo_recipe
-        except ImportError:
-            raise ValueError(
-                "train: this version has no recipes for the zoo; give --config FILE and --steps N"
-            ) from None
         what, recipe = zoo_recipe(name)
         recipe = dataclasses.replace(recipe, **changes)
     else:
         assert config is not None
-        if steps is None:
-            raise ValueError("train: --config needs --steps N, the number of optimizer steps")
         what, recipe = HybridConfig.from_file(config), Recipe(**changes)
         if what.vocab_size != 256:
             raise ValueError(f"{config}: expected vocab_size 256, since the text is bytes, got {what.vocab_size}")
     corpus = stdlib_corpus()
-    _ready()
-    try:
-        done = run(
-            what,
-            corpus.batches(recipe.batch_size, recipe.context, seed=recipe.seed),
-            out,
-            recipe,
-            save_every=save_every,
-            note={"corpus": corpus.info},
-            progress=not quiet,
-        )
-    except KeyboardInterrupt:
-        raise Stopped(f"the steps so far are kept in {out}; the same command goes on from there") from None
-    print(done.folder)
+    rows = windows(corpus.validation_plain, recipe.context, most=48)
+    done = run(
+        what,
+        corpus.batches(recipe.batch_size, recipe.context, seed=recipe.seed),
+        out,
+        recipe,
+        save_every=save_every,
+        validate=lambda model: float(bits_per_token(model, rows).mean()),
+        note={"corpus": corpus.info},
+        progress=not quiet,
+    )
+    scores = score(done.model, corpus, context=recipe.context, most=200)
+    write_json(out / "card.json", card(name or out.resolve().name, done, recipe, corpus.info, scores))
+    return done.folder
 
 
 @app.command
@@ -240,6 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ...     stop.code
     2
     """
+    for stream in (sys.stdout, sys.stderr):  # a name that a terminal cannot show must not stop the command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(_run(lambda: app(arguments, exit_on_error=False, result_action="return_value")))
 
 

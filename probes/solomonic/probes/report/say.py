@@ -89,8 +89,8 @@ def nbytes(value: float) -> str:
 def pattern(symbols: Sequence[str]) -> str:
     """Layers with repetitions counted.
 
-    >>> pattern(["SWA"] * 4), pattern(["*", "BMF", "BMF", "*"])
-    ('4 × SWA', '* – 2 × BMF – *')
+    >>> [pattern(p).replace("\u00a0", " ") for p in (["SWA"] * 4, ["*", "BMF", "BMF", "*"])]
+    ['4 × SWA', '* – 2 × BMF – *']
     """
     runs = [(symbol, len(list(group))) for symbol, group in groupby(symbols)]
-    return " – ".join(symbol if n == 1 else f"{n} × {symbol}" for symbol, n in runs)
+    return " – ".join(symbol if n == 1 else f"{n}\u00a0×\u00a0{symbol}" for symbol, n in runs)
