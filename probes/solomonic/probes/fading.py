@@ -374,19 +374,20 @@ class _Run:
         if self._starts[0] > 0:
             memory = self._clean(ids[:, : self._starts[0]], memory)[1]
         column = {int(lag): i for i, lag in enumerate(self.lags)}
-        others, logits = {}, None
+        others, logits, last = {}, None, memory
         for i, (group, start, stop) in enumerate(zip(self._groups, self._starts, self._stops, strict=True)):
             for lag in group:
                 changed = ids.clone()
                 changed[:, ids.shape[1] - 1 - lag] = replaced[:, column[lag]]
                 others[lag] = self._rest(changed, memory, i, f"the run with the token at lag {lag} replaced")
                 bar.update()
-            if i == len(self._groups) - 1 and rows.start == 0:
-                again = self._rest(ids, memory, i, "the clean run")
+            if i == len(self._groups) - 1:
+                last = memory
             logits, memory = self._clean(ids[:, start:stop], memory)
         assert logits is not None
         clean = _finite(logits[:, -1].cpu(), "the clean run")
         if rows.start == 0:
+            again = self._rest(ids, last, len(self._groups) - 1, "the clean run")
             self.repeatable = bool((clean == again).all())
         return clean, others
 

@@ -65,6 +65,7 @@ def _block(taps, q, k, v, window, offset, rows):
     near_scores = scores(q[:, rows], k, positions, near, (0, stop), begin)
     parts = [(near_scores, v[:, near.start - begin : near.stop - begin])]
     if "k_fading" in taps and len(far):
+        assert window is not None
         kf, vf = taps["k_fading"], taps["v_fading"]
         begin = total - kf.shape[1]
         far = range(max(far.start, begin), max(far.stop, begin))

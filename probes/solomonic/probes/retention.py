@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 
-from .inputs import as_lags, as_level, log_spaced
+from .inputs import as_count, as_lags, as_level, as_rng, log_spaced
 from .labelled import provenance_of, units
 from .statistics import kaplan_meier
 from .trace import Trace
@@ -24,7 +24,8 @@ _UNITS = {
     "retention_quantile": ("retention R(t + lag, t), quantile over t", "1"),
     "starts": ("number of starting points", "1"),
     "half_life": ("median time until the retention is at most the level (Kaplan-Meier)", "token"),
-    "half_life_interval": ("confidence interval of half_life", "token"),
+    "half_life_interval": ("confidence interval of half_life, starting points taken as independent", "token"),
+    "half_life_prompt_interval": ("confidence interval of half_life, prompts redrawn", "token"),
     "censored": ("share of the starting points whose end was not seen", "1"),
     "survival": ("share of the starting points that keep more than the level (Kaplan-Meier)", "1"),
     "half_life_rate": ("half-life at the mean rate, log(level) / mean(log decay)", "token"),
@@ -39,6 +40,8 @@ def retention(
     lags: Iterable[int] | None = None,
     level: float = 0.5,
     confidence: float = 0.95,
+    resamples: int = 500,
+    rng: int | np.random.Generator | None = 0,
 ) -> xr.Dataset:
     r"""Retention of the state of every head against lag, and its half-life.
 
@@ -57,7 +60,11 @@ def retention(
     level : float, default 0.5
         What must be left, between 0 and 1.
     confidence : float, default 0.95
-        Nominal coverage of the interval of the half-life.
+        Nominal coverage of the intervals of the half-life.
+    resamples : int, default 500
+        Resamples of the bootstrap over prompts.
+    rng : int, numpy.random.Generator or None
+        Source of the resamples.
 
     Returns
     -------
@@ -69,8 +76,9 @@ def retention(
         - ``retention_quantile`` (quantile, layer, head, lag): quantiles 0.1, 0.5, 0.9 over starting points.
         - ``starts`` (lag): number of starting points, which shrinks with the lag.
         - ``half_life`` (layer, head): median over starting points by Kaplan-Meier, tokens; infinite where fewer
-          than half of them were seen to end. ``half_life_interval`` (bound, layer, head), ``censored`` (layer,
-          head), ``survival`` (layer, head, lag).
+          than half of them were seen to end. ``half_life_interval`` and ``half_life_prompt_interval`` (bound,
+          layer, head); the latter is NaN for one prompt. ``censored`` (layer, head), ``survival`` (layer, head,
+          lag).
         - ``half_life_rate`` (layer, head): log(level) / mean(log decay), tokens. ``mean_log_decay`` (layer, head).
 
         Attributes: provenance of the trace, ``level``, ``confidence``, ``error`` of the trace.
@@ -84,9 +92,10 @@ def retention(
     Notes
     -----
     Sums are taken in float64. A starting point s whose retention stays above the level up to the end of the run is
-    right-censored at T - 1 - s. The interval is of Greenwood's variance with limits on the log(-log) scale and
-    treats starting points as independent; neighbouring ones share almost all of their decays, so that it is too
-    narrow: an interval over many prompts is the honest one.
+    right-censored at T - 1 - s. ``half_life_interval`` has Greenwood's variance with limits on the log(-log) scale
+    and takes starting points as independent; neighbouring ones share almost all of their decays, so that it is too
+    narrow for a claim about other texts. ``half_life_prompt_interval`` redraws whole prompts (bootstrap, percentile),
+    which are independent.
 
     References
     ----------
@@ -109,6 +118,8 @@ def retention(
         raise TypeError(f"trace: expected a Trace, got {type(trace).__name__}; make one with trace(model, ids)")
     level = as_level(level, "level")
     confidence = as_level(confidence, "confidence")
+    resamples = as_count(resamples, "resamples")
+    generator, seed = as_rng(rng)
     if not trace.state_layers:
         symbols = "-".join(trace.pattern[i] for i in trace.layers)
         raise ValueError(f"trace: its layers ({symbols}) have no state space heads, so no retention to measure")
@@ -128,12 +139,14 @@ def retention(
         mean[..., i] = logs.mean(-1)
         quantiles[..., i] = np.quantile(logs, QUANTILES, axis=-1)
     half_life = np.empty(shape)
-    interval = np.empty((2, *shape))
+    interval, by_prompt = np.empty((2, *shape)), np.empty((2, *shape))
+    picks = generator.integers(trace.prompts, size=(resamples, trace.prompts))
     censored = np.empty(shape)
     survival = np.empty((*shape, chosen.size))
     for place in np.ndindex(*shape):
         durations, seen = half_lives(sums[place], level)
-        curve = kaplan_meier(durations, seen, confidence=confidence)
+        curve = kaplan_meier(durations.ravel(), seen.ravel(), confidence=confidence)
+        by_prompt[0][place], by_prompt[1][place] = _over_prompts(durations, seen, picks, confidence)
         half_life[place], interval[0][place], interval[1][place] = curve.quantile(0.5)
         censored[place] = curve.censored
         survival[place] = curve.at(chosen)
@@ -149,6 +162,7 @@ def retention(
             "starts": ("lag", trace.prompts * (steps - chosen)),
             "half_life": (per_head, half_life),
             "half_life_interval": (("bound", *per_head), interval),
+            "half_life_prompt_interval": (("bound", *per_head), by_prompt),
             "censored": (per_head, censored),
             "survival": ((*per_head, "lag"), survival),
             "half_life_rate": (per_head, half_life_rate),
@@ -163,7 +177,10 @@ def retention(
             "symbol": ("layer", [trace.pattern[i] for i in layers]),
         },
         attrs={
-            **provenance_of(trace, "retention", {"lags": chosen, "level": level, "confidence": confidence}),
+            **provenance_of(
+                trace, "retention", {"lags": chosen, "level": level, "confidence": confidence, "resamples": resamples}
+            ),
+            "seed": seed,
             "level": level,
             "confidence": confidence,
             "error": trace.error,
@@ -175,7 +192,8 @@ def retention(
 def half_lives(sums: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Tokens until the retention is at most ``level`` after each start, and whether that was seen.
 
-    ``sums`` [prompts, T] are cumulative sums of the log decays. Starts are the states after tokens 0 .. T - 2.
+    ``sums`` [prompts, T] are cumulative sums of the log decays. Starts are the states after tokens 0 .. T - 2; both
+    results are [prompts, T - 1].
     """
     durations, seen = [], []
     for row in -np.asarray(sums):
@@ -185,4 +203,24 @@ def half_lives(sums: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
         end = np.maximum(np.searchsorted(row, target, side="left"), start + 1)
         seen.append(end < steps)
         durations.append(np.where(end < steps, end, steps - 1) - start)
-    return np.concatenate(durations), np.concatenate(seen)
+    return np.stack(durations), np.stack(seen)
+
+
+def _over_prompts(durations: np.ndarray, seen: np.ndarray, picks: np.ndarray, confidence: float) -> np.ndarray:
+    """Percentile bounds of the Kaplan-Meier median with whole prompts redrawn; NaN for one prompt."""
+    prompts = len(durations)
+    if prompts == 1:
+        return np.full(2, np.nan)
+    longest = int(durations.max())
+    ends, cuts = np.zeros((prompts, longest + 1)), np.zeros((prompts, longest + 1))
+    rows = np.broadcast_to(np.arange(prompts)[:, None], durations.shape)
+    np.add.at(ends, (rows[seen], durations[seen]), 1)
+    np.add.at(cuts, (rows[~seen], durations[~seen]), 1)
+    weight = np.zeros((len(picks), prompts))
+    np.add.at(weight, (np.arange(len(picks))[:, None], picks), 1)
+    ended, gone = weight @ ends, weight @ (ends + cuts)
+    at_risk = gone[:, ::-1].cumsum(1)[:, ::-1]
+    survival = np.cumprod(1 - ended / np.maximum(at_risk, 1), 1)
+    reached = survival <= 0.5 + 1e-12
+    medians = np.where(reached.any(1), reached.argmax(1), np.inf)
+    return np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf")

@@ -113,7 +113,7 @@ def bootstrap_interval(
     if n == 1:
         return np.full((2, *np.shape(estimate)), np.nan)
     drawn = _resampled(values, function, generator.integers(n, size=(resamples, n)))
-    level = norm.cdf(-np.sqrt(n / (n - 1)) * student.ppf((1 + confidence) / 2, n - 1))
+    level = float(norm.cdf(-np.sqrt(n / (n - 1)) * student.ppf((1 + confidence) / 2, n - 1)))
     if method == "percentile":
         return np.quantile(drawn, [level, 1 - level], axis=0)
     return _bca(values, function, estimate, drawn, level)

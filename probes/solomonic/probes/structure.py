@@ -210,6 +210,7 @@ def _reduced(
 ) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
     """Slots, their parts, the transition and the input map of the layer with one channel and a small window."""
     sizes: dict[str, int] = {}
+    taps = np.empty(0)
     if has_state(symbol):
         taps = _numpy(_mamba(model, layer).conv1d.weight)[0, 0]  # type: ignore[union-attr]
         sizes = {"conv": taps.size - 1, "state": decays.size}
@@ -280,7 +281,7 @@ def _reach(symbol: str, width: int | None) -> int:
 
 def _real(values: np.ndarray) -> np.ndarray:
     """Largest first; the core of a block triangular matrix with a diagonal state is real."""
-    return np.sort(values.real)[::-1]
+    return np.sort(np.real(values))[::-1]
 
 
 def _numpy(value: torch.Tensor) -> np.ndarray:
