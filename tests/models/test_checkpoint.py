@@ -202,3 +202,10 @@ def test_published_size(tmp_path, symbol, nbytes):
     assert described.files == ()
     layer = described.layers[0].memory_nbytes  # window 2048: 8 MiB, 16 MiB and a state of 2 MiB
     assert (layer["window"], layer["fading_tokens"], layer["state"]) == (8 << 20, 8 << 20, 2 << 20)
+
+
+def test_files_are_as_readable_as_others(tmp_path):
+    (tmp_path / "other").write_text("")
+    folder = save(small_model("mamba2"), tmp_path / "m")
+    for file in folder.iterdir():
+        assert file.stat().st_mode == (tmp_path / "other").stat().st_mode

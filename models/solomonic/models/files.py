@@ -38,9 +38,16 @@ def whole_file(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield beside
+        beside.chmod(0o666 & ~_umask())  # some writers make files that only their owner can read
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_json(path: Path, value: Any) -> None:
