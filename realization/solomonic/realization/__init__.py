@@ -4,10 +4,14 @@ NumPy arrays and `control.StateSpace` in and out, float64, discrete time unless 
 """
 
 from ._clusters import EigenvalueCluster
+from .canonical import CanonicalForm, IllConditionedWarning, canonical_form
 from .diagonalizability import DiagonalizabilityCertificate, diagonalizability
+from .equivalence import Equivalence, equivalent
 from .fitting import FittingSplit, ImpulseSplit, fitting
+from .gramians import Gramians, gramians, hankel_singular_values
 from .jordan_structure import JordanStructure, jordan_structure
 from .kreiss import KreissConstant, kreiss_constant
+from .minimal import minimal
 from .nilpotency import NilpotencyCertificate, ToleranceRow, nilpotency
 from .normality import NumericalRadius, departure_from_normality, numerical_radius
 from .pseudospectrum import Pseudospectrum, pseudospectrum
@@ -16,10 +20,14 @@ from .time_varying import CutGramians, TimeVaryingSystem, shift_register
 from .weyr import WeyrCharacteristic, weyr_characteristic
 
 __all__ = [
+    "CanonicalForm",
     "CutGramians",
     "DiagonalizabilityCertificate",
     "EigenvalueCluster",
+    "Equivalence",
     "FittingSplit",
+    "Gramians",
+    "IllConditionedWarning",
     "ImpulseSplit",
     "JordanStructure",
     "KreissConstant",
@@ -29,11 +37,16 @@ __all__ = [
     "TimeVaryingSystem",
     "ToleranceRow",
     "WeyrCharacteristic",
+    "canonical_form",
     "departure_from_normality",
     "diagonalizability",
+    "equivalent",
     "fitting",
+    "gramians",
+    "hankel_singular_values",
     "jordan_structure",
     "kreiss_constant",
+    "minimal",
     "nilpotency",
     "numerical_radius",
     "pseudospectrum",

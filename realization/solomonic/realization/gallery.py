@@ -35,10 +35,11 @@ class KnownStructure(NamedTuple):
 
 
 def _direct_sum(*blocks: Any) -> Any:
-    return np.asarray(scipy.linalg.block_diag(*blocks))
+    result: Any = scipy.linalg.block_diag(*blocks)
+    return result
 
 
-def jordan_matrix(sizes: Any, eigenvalues: Any = 0.0) -> Array:
+def jordan_matrix(sizes: Any, eigenvalues: Any = 0.0) -> Any:
     """Return a direct sum of Jordan blocks.
 
     Parameters
