@@ -76,16 +76,21 @@ def layer_lines(number: int) -> tuple[str, Any]:
     return _LAYERS[number % len(_LAYERS)]
 
 
+#: Backends that only write files.
+_FILES_ONLY = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
+
+
 def axes(ax: Axes | None, *, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
     """The given axes, or those of a new figure.
 
-    The figure is pyplot's where pyplot is in use, and in a notebook, which then shows it; else it is a bare one.
+    The figure is pyplot's where that shows it, in a notebook and in a window; else it is a bare one.
     """
     if ax is not None:
         if not isinstance(ax, Axes):
             raise TypeError(f"ax: expected matplotlib Axes or None, got {type(ax).__name__}")
         return ax
-    if "matplotlib.pyplot" in sys.modules or "ipykernel" in sys.modules:
+    in_use = "matplotlib.pyplot" in sys.modules or "ipykernel" in sys.modules
+    if in_use and mpl.get_backend().lower() not in _FILES_ONLY:
         import matplotlib.pyplot as plt
 
         return plt.subplots(figsize=size, layout="constrained")[1]

@@ -33,13 +33,14 @@ def fading_mass(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     --------
     >>> import xarray as xr
     >>> result = xr.Dataset({"fading_mass": (("layer", "head"), [[0.2, 0.4], [0.1, 0.7]])}, {"layer": [0, 1]})
-    >>> fading_mass(result).get_xlim()
-    (0.0, 1.0)
+    >>> fading_mass(result).get_xlabel()
+    'share of the attention on fading tokens'
     """
     if not isinstance(result, xr.Dataset):
         raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "fading_mass")
-    share = result["fading_mass"].transpose("layer", "head").dropna("layer", how="all")
+    share = result["fading_mass"].transpose("layer", "head")
+    share = share.assign_coords(layer=share["layer"]).dropna("layer", how="all")
     if not share.sizes["layer"]:
         raise ValueError("result: no layer reads fading tokens, or the prompts are not longer than 2W")
     ax = axes(ax, size=(6.4, 1.2 + 0.7 * share.sizes["layer"]))

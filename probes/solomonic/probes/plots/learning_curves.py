@@ -43,7 +43,9 @@ def learning_curves(curves: Mapping[str, Sequence[Any]], *, against: str = "toke
     if against not in _COLUMN:
         raise ValueError(f"against: expected 'tokens' or 'minutes', got {against!r}")
     column, unit, label = _COLUMN[against]
-    rows = {name: table(name, curve) for name, curve in curves.items()}
+    if not isinstance(curves, Mapping):
+        raise TypeError(f"curves: expected a mapping from names to rows, got {type(curves).__name__}")
+    rows = {str(name): table(name, curve) for name, curve in curves.items()}
     if not rows:
         raise ValueError("curves: expected at least one, got none")
     ax = axes(ax)

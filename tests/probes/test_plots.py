@@ -1,0 +1,313 @@
+"""Plots draw what the Datasets hold, name their units, and touch nothing else."""
+
+import inspect
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from solomonic.probes import plots
+from solomonic.probes.plots._style import looks, power, spread
+
+LAG = np.array([1, 2, 4, 8, 16, 32, 63, 64, 65])
+
+
+def curve(scale: float = 1.0, cut: int | None = None, window: int | None = None, prompts: int = 9) -> xr.Dataset:
+    """A fading Dataset whose influence is ``scale / lag^2``, exactly 0 from the lag ``cut`` on."""
+    kl = scale * LAG**-2.0 * np.linspace(0.5, 2, prompts)[:, None]
+    if cut is not None:
+        kl = np.where(cut <= LAG, 0.0, kl)
+    median = np.median(kl, 0)
+    coords = {"lag": LAG, "bound": ["lower", "upper"]}
+    data = {
+        "kl": (("prompt", "lag"), kl),
+        "kl_median": ("lag", median),
+        "kl_mean": ("lag", kl.mean(0)),
+        "kl_median_interval": (("bound", "lag"), [0.9 * median, 1.1 * median]),
+        "fading_mass": (("layer", "head"), [[np.nan, np.nan], [0.25, 0.75]]),
+    }
+    result = xr.Dataset(data, coords, {"cut": -1 if cut is None else cut})
+    return result if window is None else result.assign_coords(window=("layer", [0, window]))
+
+
+def retained(lags: int = 64, half_life=((4.0, 60.0), (np.inf, 8.0))) -> xr.Dataset:
+    lag = np.arange(1, lags)
+    half = np.array(half_life)
+    share = 0.5 ** (lag / np.minimum(half, 1e3)[:, :, None])
+    interval = [0.9 * half, np.where(half > 50, np.inf, 1.1 * half)]
+    data = {
+        "retention": (("layer", "head", "lag"), share),
+        "half_life": (("layer", "head"), half),
+        "half_life_interval": (("bound", "layer", "head"), interval),
+    }
+    return xr.Dataset(data, {"layer": [0, 2], "lag": lag, "bound": ["lower", "upper"]})
+
+
+def jacobian(paths=("all",), window: int = 16) -> xr.Dataset:
+    lag = np.arange(65)
+    value = np.where(lag < window, 1.0, 0.0) * np.ones((len(paths), 1))
+    return xr.Dataset(
+        {"influence_mean": (("path", "lag"), value)}, {"path": list(paths), "lag": lag}, {"window": window}
+    )
+
+
+def layer() -> xr.Dataset:
+    matrix = np.diag([1.0, 1.0], -1)
+    matrix[2, 2] = 0.9
+    data = {
+        "transition": (("to", "from"), matrix),
+        "block": ("to", ["conv", "conv", "state"]),
+        "kind": ("part", ["eidetic", "fading"]),
+    }
+    return xr.Dataset(data, {"part": ["conv", "state"]})
+
+
+def law() -> xr.Dataset:
+    data = {"error": (("split", "layer"), [[1e-7, 0.0], [2e-7, 1e-7], [3e-7, 1e-7]])}
+    return xr.Dataset(data, {"split": [1, 2, 3], "layer": [0, 1]}, {"tolerance": 1e-4})
+
+
+BINS = {"edges": [0, 8, 64, 512], "bits": [2.0, None, 1.4]}
+CALLS = {
+    "bits_by_position": (BINS,),
+    "fading": (curve(),),
+    "fading_mass": (curve(),),
+    "half_lives": (retained(),),
+    "layer_influence": (jacobian(),),
+    "learning_curves": ({"a": [[1, 1e6, 2.0], [2, 2e6, 1.5]]},),
+    "recall": (BINS,),
+    "retention": (retained(),),
+    "split_law": (law(),),
+    "structure": (layer(),),
+}
+
+
+def test_every_plot_is_tried():
+    assert sorted(CALLS) == sorted(plots.__all__)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_plot_returns_its_axes_and_names_both(name):
+    plot = getattr(plots, name)
+    ax = Figure().add_subplot()
+    before = dict(mpl.rcParams)
+    assert plot(*CALLS[name], ax=ax) is ax
+    assert dict(mpl.rcParams) == before
+    assert ax.get_xlabel()
+    assert ax.get_ylabel() or [t.get_text() for t in ax.get_yticklabels()]
+    ax.figure.savefig("/dev/null", format="svg")
+    made = plot(*CALLS[name])
+    assert isinstance(made, Axes)
+    assert inspect.signature(plot).parameters["ax"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_plot_refuses_what_it_cannot_draw(name):
+    plot = getattr(plots, name)
+    with pytest.raises((TypeError, ValueError)):
+        plot(3)
+    with pytest.raises((TypeError, ValueError)):
+        plot(xr.Dataset({"x": 1}))
+    with pytest.raises(TypeError, match="ax"):
+        plot(*CALLS[name], ax="here")
+
+
+def test_plots_leave_no_figures_open():
+    """Figures are pyplot's only where that shows them; a script that writes files keeps none alive."""
+    if mpl.get_backend().lower() != "agg":
+        pytest.skip(f"the backend {mpl.get_backend()} shows figures")
+    before = plt.get_fignums()
+    plots.recall(BINS)
+    assert plt.get_fignums() == before
+
+
+def test_plots_in_use_by_pyplot_are_its_figures(monkeypatch):
+    monkeypatch.setattr(mpl, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
+    ax = plots.recall(BINS)
+    assert plt.gca() is ax
+    plt.close(ax.figure)
+
+
+def line(ax: Axes, label: str):
+    (found,) = [each for each in ax.lines if each.get_label() == label]
+    return found
+
+
+# ---------------------------------------------------------------- fading curves
+def test_one_curve_has_its_median_band_and_mean():
+    result = curve()
+    ax = plots.fading(result)
+    np.testing.assert_array_equal(line(ax, "median").get_xydata(), np.stack([LAG, result.kl_median], 1))
+    np.testing.assert_array_equal(line(ax, "mean").get_ydata(), result.kl_mean)
+    (band,) = ax.collections
+    inside = band.get_paths()[0].vertices[:, 1]
+    assert inside.min() == pytest.approx(float(0.9 * result.kl_median.min()))
+    assert inside.max() == pytest.approx(float(1.1 * result.kl_median.max()))
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert "bits" in ax.get_ylabel()
+    assert "tokens" in ax.get_xlabel()
+    low, high = ax.get_ylim()
+    assert low < float(result.kl_median.min())
+    assert float(1.1 * result.kl_median.max()) < high
+
+
+def test_a_curve_that_is_exactly_zero_falls_to_the_marked_floor_and_ends():
+    result = curve(cut=64)
+    ax = plots.fading(result, means=False)
+    shown = line(ax, "median").get_ydata()
+    assert np.isnan(shown[LAG >= 64]).all()
+    np.testing.assert_array_equal(shown[LAG < 64], result.kl_median[LAG < 64])
+    drop, end = [each for each in ax.lines if each is not line(ax, "median") and 64 in each.get_xdata()]
+    assert list(drop.get_xdata()) == [63, 64]
+    floor = end.get_ydata()[0]
+    assert drop.get_ydata()[1] == floor
+    assert 0 < floor < float(result.kl_median[LAG < 64].min())
+    assert floor > ax.get_ylim()[0]
+    assert "exactly 0 from lag 64" in [text.get_text() for text in ax.texts]
+
+
+def test_a_curve_without_a_cut_has_no_floor():
+    assert not any("exactly" in text.get_text() for text in plots.fading(curve()).texts)
+
+
+def test_a_single_zero_on_the_way_is_no_end():
+    result = curve()
+    result["kl_median"][3] = 0.0
+    ax = plots.fading(result, means=False)
+    shown = line(ax, "median").get_ydata()
+    assert np.isnan(shown[3])
+    assert np.isfinite(shown[4:]).all()
+
+
+def test_models_differ_in_colour_marker_and_line_and_carry_their_names():
+    names = ["transformer", "deadbeat", "fading", "bmojo-f"]
+    results = {name: curve(10.0**-i, 64 if name == "deadbeat" else None, 32) for i, name in enumerate(names)}
+    ax = plots.fading(results)
+    drawn = [line(ax, name) for name in names]
+    for what in ("get_color", "get_marker"):
+        assert len({getattr(each, what)() for each in drawn}) == 4
+    assert len({str(each._unscaled_dash_pattern) for each in drawn}) == 4
+    texts = {text.get_text(): text for text in ax.texts}
+    assert set(names) <= set(texts)
+    assert {"W", "2W"} <= set(texts)
+    heights = sorted(texts[name].get_position()[1] for name in names)
+    assert min(np.diff(heights)) > 0.03
+    assert not any("mean" in str(each.get_label()) for each in ax.lines)
+
+
+def test_a_name_is_shown_as_it_is():
+    name = "$\\frac{1}$ <b>&\"'"
+    for ax in (
+        plots.fading({name: curve(), "b": curve(2.0)}, means=True),
+        plots.recall({name: BINS, "b": BINS}),
+        plots.learning_curves({name: [[1, 1, 2.0]], "b": [[1, 1, 2.5]]}),
+    ):
+        assert name in [text.get_text() for text in ax.texts]
+        ax.figure.savefig("/dev/null", format="svg")
+
+
+def test_all_zero_and_one_lag():
+    ax = plots.fading(curve(cut=1))
+    assert "exactly 0 from lag 1" in [text.get_text() for text in ax.texts]
+    plots.fading(curve().isel(lag=[2])).figure.savefig("/dev/null", format="svg")
+
+
+def test_colours_stay_apart_in_grey():
+    """The zoo's looks differ in luminance or, where that is close, in marker and line."""
+    for look in looks(["transformer", "deadbeat", "fading", "bmojo-f", "x", "y", "z"]).values():
+        assert look.marker
+    assert len(set(looks(["a", "b", "c", "d", "e", "f"]).values())) == 6
+
+
+# ---------------------------------------------------------------- the others
+def test_retention_draws_a_line_a_head_and_one_half():
+    ax = plots.retention(retained())
+    assert len(ax.lines) == 5
+    np.testing.assert_allclose(line(ax, "layer 2").get_ydata(), retained().retention.sel(layer=2)[0])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["layer 0", "layer 2"]
+
+
+def test_retention_of_many_heads_draws_a_line_a_layer():
+    share = np.ones((5, 20, 8)) * np.linspace(1, 0.1, 8)
+    ax = plots.retention(
+        xr.Dataset({"retention": (("layer", "head", "lag"), share)}, {"layer": range(5), "lag": range(1, 9)})
+    )
+    assert len(ax.lines) == 6
+
+
+def test_half_lives_that_were_cut_off_are_arrows():
+    ax = plots.half_lives(retained())
+    dots = sorted(float(each.get_xdata()[0]) for each in ax.lines if each.get_marker() == "o")
+    assert dots == [4.0, 8.0, 60.0]
+    arrows = [text for text in ax.texts if text.arrow_patch is not None]
+    assert len(arrows) == 2  # 60 has no upper end, and one head outlived the run
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["layer 0", "layer 2"]
+    assert ax.get_xlim()[1] > 64
+
+
+def test_fading_mass_leaves_out_layers_without_fading_tokens():
+    ax = plots.fading_mass(curve())
+    dots = next(each for each in ax.lines if each.get_marker() == "o")
+    assert list(dots.get_xdata()) == [0.25, 0.75]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["layer 1"]
+    with pytest.raises(ValueError, match="fading tokens"):
+        plots.fading_mass(curve().isel(layer=[0]))
+
+
+def test_the_jacobian_of_a_window_ends_at_the_window():
+    ax = plots.layer_influence(jacobian(window=16))
+    x, y = ax.lines[0].get_xydata().T
+    assert np.isfinite(y[x < 16]).all()
+    assert np.isnan(y[x >= 16]).all()
+    assert [text.get_text() for text in ax.texts] == ["W", "2W"]
+    ax = plots.layer_influence(jacobian(("all", "window", "fading")))
+    assert len(ax.get_legend().get_texts()) == 3
+    ax = plots.layer_influence({"layer 0": jacobian(("all", "window")), "layer 1": jacobian()})
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["layer 0", "layer 1"]
+
+
+def test_structure_shades_every_entry_and_frames_every_block():
+    ax = plots.structure(layer())
+    cells = [patch for patch in ax.patches if patch.get_fill()]
+    assert sorted((patch.get_y(), patch.get_x()) for patch in cells) == [(1, 0), (2, 1), (2, 2)]
+    frames = [patch for patch in ax.patches if not patch.get_fill()]
+    assert [patch.get_width() for patch in frames] == [2, 1]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["convolution", "state"]
+
+
+def test_split_law_shows_what_is_allowed():
+    ax = plots.split_law(law())
+    np.testing.assert_array_equal(line(ax, "layer 0").get_ydata(), [1e-7, 2e-7, 3e-7])
+    assert ax.get_ylim()[1] > 1e-4
+    assert {"allowed", "exactly 0"} <= {text.get_text() for text in ax.texts}
+
+
+def test_bins_without_a_number_are_left_out():
+    ax = plots.bits_by_position(BINS)
+    x, y = ax.lines[0].get_xydata().T
+    assert list(y) == [2.0, 1.4]
+    assert x == pytest.approx([8**0.5, (64 * 512) ** 0.5])
+    assert plots.recall(BINS).get_ylim()[0] == 0
+    with pytest.raises(ValueError, match="bins"):
+        plots.recall({"edges": [1, 2], "bits": [1.0, 2.0]})
+
+
+def test_learning_curves_at_equal_tokens_and_minutes():
+    rows = {"a": [[1, 1e6, 2.0], [2, 2e6, 1.5]], "b": [[4, 1e6, 1.9], [8, 2e6, 1.6]]}
+    assert list(plots.learning_curves(rows).lines[1].get_xdata()) == [1, 2]
+    assert list(plots.learning_curves(rows, against="minutes").lines[1].get_xdata()) == [4, 8]
+    with pytest.raises(ValueError, match="against"):
+        plots.learning_curves(rows, against="joules")
+    with pytest.raises(ValueError, match=r"curves\['a'\]"):
+        plots.learning_curves({"a": [[1, 2]]})
+
+
+def test_labels_are_spread_and_powers_are_plain():
+    placed = spread([0.5, 0.5, 0.5, 0.99], 0.1, low=0, high=1)
+    assert min(np.diff(sorted(placed))) > 0.0999
+    assert max(placed) <= 1
+    assert power(-15) == "10⁻¹⁵"
