@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,7 +187,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 def test_bad_arguments():
     model, ids = small_model("SWA"), tokens(3, 12)
-    for arguments, message in (
+    bad: list[tuple[dict[str, Any], str]] = [
         ({"lags": [12]}, "a prompt of 12 tokens has lags from 1 to 11, got 12"),
         ({"lags": [0, 3]}, "at least 1 token, got 0"),
         ({"lags": []}, "lags"),
@@ -197,7 +198,8 @@ def test_bad_arguments():
         ({"confidence": 95}, "confidence"),
         ({"resamples": 0}, "resamples"),
         ({"replacements": [99]}, "replacements: expected tokens from 0 to 63"),
-    ):
+    ]
+    for arguments, message in bad:
         with pytest.raises(ValueError, match=message):
             fading(model, ids, **arguments)
     with pytest.raises(ValueError, match="at least 2 tokens a prompt, got 1"):
@@ -243,12 +245,12 @@ def test_groups_cost_the_least():
 
 
 def test_default_lags_hold_the_structure():
-    lags = default_lags(HybridConfig(pattern="SWA-SWA-SWA-SWA", swa_window=64), 512)
+    lags = default_lags(HybridConfig(pattern=("SWA",) * 4, swa_window=64), 512)
     assert {63, 64, 127, 128, 252, 253, 1, 511} <= set(lags.tolist())
     assert lags.max() == 511
-    assert default_lags(HybridConfig(pattern="M2"), 2).tolist() == [1]
+    assert default_lags(HybridConfig(pattern=("M2",)), 2).tolist() == [1]
     with pytest.raises(ValueError, match="length"):
-        default_lags(HybridConfig(pattern="M2"), 1)
+        default_lags(HybridConfig(pattern=("M2",)), 1)
 
 
 # ---------------------------------------------------------------- bends

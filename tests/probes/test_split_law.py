@@ -1,6 +1,7 @@
 """The split law holds for our models, and a memory that is no state is caught."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,14 +122,15 @@ def test_chosen_splits_and_tolerance(tmp_path):
 
 def test_bad_arguments():
     model = small_model("M2")
-    for arguments, message in (
+    bad: list[tuple[dict[str, Any], str]] = [
         ({"splits": [0]}, "splits after 1 to 11 of them"),
         ({"splits": [12]}, "splits after 1 to 11 of them"),
         ({"splits": []}, "at least one"),
         ({"splits": [1.5]}, "whole numbers"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"tolerance": np.nan}, "tolerance"),
-    ):
+    ]
+    for arguments, message in bad:
         with pytest.raises(ValueError, match=message):
             split_law(model, tokens(1, 12), **arguments)
     with pytest.raises(ValueError, match="at least 2 tokens"):

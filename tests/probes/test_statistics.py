@@ -98,7 +98,7 @@ def test_bca_is_the_one_in_scipy():
     n, confidence = 30, 0.95
     from scipy.stats import norm, t
 
-    level = norm.cdf(-np.sqrt(n / (n - 1)) * t.ppf((1 + confidence) / 2, n - 1))
+    level = float(norm.cdf(-np.sqrt(n / (n - 1)) * t.ppf((1 + confidence) / 2, n - 1)))
     theirs = bootstrap(
         (samples,), np.mean, confidence_level=1 - 2 * level, n_resamples=20000, method="BCa", rng=0
     ).confidence_interval

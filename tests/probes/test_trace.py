@@ -234,8 +234,8 @@ def test_the_dataset_holds_the_realization(tmp_path):
         now = layer.isel(time=t)
         h = np.exp(now.log_decay.to_numpy())[..., None, None] * h
         h = h + now.u.to_numpy()[..., :, None] * now.B.to_numpy()[..., None, :]
-    y = (h * now.C.to_numpy()[..., None, :]).sum(-1) + now.D.to_numpy()[:, None] * now.u.to_numpy()
-    np.testing.assert_allclose(y, now.y, atol=1e-6)
+        y = (h * now.C.to_numpy()[..., None, :]).sum(-1) + now.D.to_numpy()[:, None] * now.u.to_numpy()
+        np.testing.assert_allclose(y, now.y, atol=1e-6)
     file = run.save(tmp_path / "deep" / "trace.nc")
     back = load_dataset(file)
     assert back.identical(data)
