@@ -3,8 +3,10 @@
 NumPy arrays and `control.StateSpace` in and out, float64, discrete time unless the system says otherwise.
 """
 
+from . import gallery, plots
 from ._clusters import EigenvalueCluster
 from .canonical import CanonicalForm, IllConditionedWarning, canonical_form
+from .companion import CompanionSystem, companion_from_diagonal
 from .diagonalizability import DiagonalizabilityCertificate, diagonalizability
 from .equivalence import Equivalence, equivalent
 from .fitting import FittingSplit, ImpulseSplit, fitting
@@ -21,6 +23,7 @@ from .weyr import WeyrCharacteristic, weyr_characteristic
 
 __all__ = [
     "CanonicalForm",
+    "CompanionSystem",
     "CutGramians",
     "DiagonalizabilityCertificate",
     "EigenvalueCluster",
@@ -38,10 +41,12 @@ __all__ = [
     "ToleranceRow",
     "WeyrCharacteristic",
     "canonical_form",
+    "companion_from_diagonal",
     "departure_from_normality",
     "diagonalizability",
     "equivalent",
     "fitting",
+    "gallery",
     "gramians",
     "hankel_singular_values",
     "jordan_structure",
@@ -49,6 +54,7 @@ __all__ = [
     "minimal",
     "nilpotency",
     "numerical_radius",
+    "plots",
     "pseudospectrum",
     "rounding_uncertainty",
     "shift_register",

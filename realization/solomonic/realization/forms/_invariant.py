@@ -13,26 +13,27 @@ from ..rounding import float64_uncertainty
 __all__ = ["real_groups", "subspace"]
 
 
-def real_groups(a: Array) -> list[Array]:
+def real_groups(a: Array) -> list[tuple[Array, bool]]:
     """Group the eigenvalues that rounding cannot keep apart, each group closed under conjugation.
 
-    Returns the eigenvalues of each group, largest modulus first.
+    Returns, largest modulus first, the eigenvalues of each group and whether it is two conjugate clusters (a complex
+    eigenvalue and its conjugate) rather than one that touches the real axis.
     """
     norm = norm2(a)
     t, _ = schur(a.astype(complex))
     values = np.diag(t)
     groups = [values[members] for members in find_clusters(t, float64_uncertainty(norm, len(a)))]
-    merged: list[Array] = []
+    merged: list[tuple[Array, bool]] = []
     scale = max(norm, np.finfo(float).tiny)
     while groups:
-        group = groups.pop(0)
+        group, pair = groups.pop(0), False
         centre = np.mean(group)
         if abs(np.imag(centre)) > 1e-14 * scale and not _self_conjugate(group, scale):
             gaps = [abs(np.mean(other) - np.conj(centre)) for other in groups]
             if gaps:
-                group = np.concatenate([group, groups.pop(int(np.argmin(gaps)))])
-        merged.append(group)
-    merged.sort(key=lambda g: (-float(np.max(np.abs(g))), float(np.mean(np.real(g)))))
+                group, pair = np.concatenate([group, groups.pop(int(np.argmin(gaps)))]), True
+        merged.append((group, pair))
+    merged.sort(key=lambda g: (-float(np.max(np.abs(g[0]))), float(np.mean(np.real(g[0])))))
     return merged
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._clusters import analyse_cluster
 from .._linalg import EPS, norm2, schur
 from .._staircase import Staircase, sweep
 from .._systems import Matrices
@@ -70,11 +69,10 @@ def jordan(m: Matrices) -> Change:
     real_form = schur(m.A)
     complex_form = schur(m.A.astype(complex))
     columns, blocks, sizes = [], [], []
-    for group in real_groups(m.A):
+    for group, pair in real_groups(m.A):
         centre = complex(np.mean(group))
-        upper = group[np.imag(group) > 0]
-        pair = len(upper) * 2 == len(group) and _apart(complex_form, group, allowed)
         if pair:
+            upper = group[np.imag(group) > 0]
             centre = complex(np.mean(upper))
             basis, block = subspace(*complex_form, upper)
         else:
@@ -105,14 +103,3 @@ def jordan(m: Matrices) -> Change:
         a[start : start + len(block), start : start + len(block)] = block
         start += len(block)
     return Change(system._replace(A=a), transform, tuple(sizes))
-
-
-def _apart(form: tuple[Array, Array], group: Array, allowed: float) -> bool:
-    """Whether the group is two conjugate clusters rather than one that straddles the real axis."""
-    upper = group[np.imag(group) > 0]
-    values = np.diag(form[0])
-    members = np.array([int(np.argmin(np.abs(values - v))) for v in upper])
-    if len(set(members.tolist())) < len(members):
-        return False
-    cluster = analyse_cluster(form[0], form[1], np.sort(members), allowed)
-    return cluster.size == 1 or cluster.discarded <= allowed

@@ -26,7 +26,7 @@ def modal(m: Matrices) -> Change:
     rounding cannot keep apart (their block stays quasi-triangular)."""
     t, z = schur(m.A)
     bases, blocks = [], []
-    for group in real_groups(m.A):
+    for group, _ in real_groups(m.A):
         basis, block = subspace(t, z, group)
         if len(group) == 2 and block[1, 0] != 0:
             turn = _standard_pair(block)

@@ -1,0 +1,336 @@
+"""Certificates against structures known by construction; the full thousand trials run in benchmarks/realization.py."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from solomonic.realization import (
+    departure_from_normality,
+    diagonalizability,
+    fitting,
+    jordan_structure,
+    kreiss_constant,
+    nilpotency,
+    numerical_radius,
+    pseudospectrum,
+    rounding_uncertainty,
+    weyr_characteristic,
+)
+from solomonic.realization.gallery import cyclic_shift, jordan_matrix, known_structure, random_orthogonal
+
+EPS = np.finfo(float).eps
+
+
+def rotated(matrix, rng):
+    q = random_orthogonal(len(matrix), rng)
+    return q @ matrix @ q.T
+
+
+def skewed(truth, rng, worst=3.0):
+    """A change of basis of condition up to 10^worst, and the bound of the rounding it causes."""
+    n = len(truth.matrix)
+    scale = np.logspace(0, -rng.uniform(0, worst), n) if n > 1 else np.ones(1)
+    t = random_orthogonal(n, rng) @ np.diag(scale) @ random_orthogonal(n, rng)
+    back = np.linalg.inv(t)
+    norms = [np.linalg.norm(x, 2) for x in (t, truth.matrix, back)]
+    return t @ truth.matrix @ back, n * EPS * float(np.prod(norms))
+
+
+@pytest.mark.parametrize("core", ["few", "outside", "none"])
+def test_index_and_weyr_of_rotated_structures(core):
+    rng = np.random.default_rng(10)
+    for _ in range(25):
+        truth = known_structure(rng, core=core)
+        found = nilpotency(rotated(truth.matrix, rng))
+        assert found.weyr == truth.weyr
+        assert found.index == len(truth.weyr)
+        assert found.jordan == truth.jordan
+        assert found.core_order == truth.core_order
+        assert found.verdict is (truth.core_order == 0)
+
+
+@pytest.mark.parametrize("core", ["few", "outside"])
+def test_skewed_structures_never_get_a_wrong_verdict(core):
+    rng = np.random.default_rng(11)
+    for _ in range(40):
+        truth = known_structure(rng, largest=32, core=core)
+        a, uncertainty = skewed(truth, rng)
+        found = nilpotency(a, uncertainty=uncertainty)
+        assert found.verdict in (None, truth.core_order == 0)
+        if found.verdict is not None:
+            assert found.weyr == truth.weyr
+        else:
+            assert "Undecidable" in found.reason
+
+
+def test_the_bracket_contains_distances_known_exactly():
+    rng = np.random.default_rng(12)
+    for _ in range(40):
+        n = int(rng.integers(2, 40))
+        size = 10 ** rng.uniform(-12, -2)
+        weights = np.ones(n)
+        weights[rng.integers(n)] = size
+        lower, upper = nilpotency(rotated(cyclic_shift(weights), rng)).distance
+        assert lower <= size * (1 + 1e-9) + 20 * n * EPS
+        assert upper >= size * (1 - 1e-9) - 20 * n * EPS
+        nil = jordan_matrix(rng.integers(1, 6, 4))
+        lower, upper = nilpotency(rotated(nil + size * np.eye(len(nil)), rng)).distance
+        assert lower <= size * (1 + 1e-9) + 20 * n * EPS  # the trace says: exactly size
+        assert upper >= size * (1 - 1e-9) - 20 * n * EPS
+
+
+def test_the_bracket_of_perturbed_nilpotent_matrices_is_narrow():
+    rng = np.random.default_rng(13)
+    widths = []
+    for _ in range(60):
+        truth = known_structure(rng, largest=64, core="none")
+        n = len(truth.matrix)
+        size = 10 ** rng.uniform(-12, -2)
+        noise = rng.standard_normal((n, n))
+        lower, upper = nilpotency(rotated(truth.matrix, rng) + size * noise / np.linalg.norm(noise, 2)).distance
+        assert lower <= size * (1 + 1e-6)
+        widths.append(upper / lower if lower > 0 else np.inf)
+    assert np.median(widths) < 30
+
+
+def test_eigenvalues_lie_and_the_certificate_does_not():
+    a = rotated(np.eye(64, k=1), np.random.default_rng(0))
+    assert np.abs(np.linalg.eigvals(a)).max() > 0.5
+    found = nilpotency(a)
+    assert found.verdict is True
+    assert found.jordan == (64,)
+    assert found.distance[1] < 1e-12
+
+
+def test_small_powers_are_no_proof_of_nilpotency():
+    a = 0.1 * np.eye(16)
+    assert np.linalg.norm(np.linalg.matrix_power(a, 16)) < 1e-15
+    assert nilpotency(a).verdict is False
+    assert nilpotency(a).distance == pytest.approx((0.1, 0.1))
+
+
+def test_a_matrix_without_cycles_is_nilpotent_exactly():
+    rng = np.random.default_rng(3)
+    order = rng.permutation(30)
+    a = np.triu(rng.standard_normal((30, 30)), 1)[np.ix_(order, order)]
+    found = nilpotency(a, uncertainty=0)
+    assert found.verdict is True
+    assert found.distance == (0.0, 0.0)
+
+
+def test_weights_of_bfloat16_are_nilpotent_within_their_own_rounding():
+    torch = pytest.importorskip("torch")
+    a = torch.tensor(rotated(jordan_matrix([12, 4]), np.random.default_rng(1))).to(torch.bfloat16).requires_grad_()
+    assert nilpotency(a).verdict is False
+    found = nilpotency(a, uncertainty=rounding_uncertainty(a, torch.bfloat16))
+    assert found.verdict is not False
+    assert found.distance[0] <= rounding_uncertainty(a, torch.bfloat16)
+
+
+def test_a_bracket_that_straddles_the_uncertainty_is_undecided():
+    rng = np.random.default_rng(5)
+    noise = rng.standard_normal((16, 16))
+    a = rotated(jordan_matrix([16]), rng) + 1e-6 * noise / np.linalg.norm(noise, 2)
+    lower, upper = nilpotency(a).distance
+    found = nilpotency(a, uncertainty=float(np.sqrt(lower * upper)))
+    assert found.verdict is None
+    assert "Undecidable" in found.reason
+    assert nilpotency(a, uncertainty=1.01 * upper).verdict is True
+    assert nilpotency(a, uncertainty=0.5 * lower).verdict is False
+
+
+def test_fitting_splits_memory_into_finite_and_fading():
+    rng = np.random.default_rng(0)
+    core = np.diag([0.3, 0.5, -0.7, 0.9, 2.0]) + np.triu(rng.standard_normal((5, 5)), 1)
+    t = rng.standard_normal((9, 9))
+    a = t @ scipy.linalg.block_diag(np.eye(4, k=1), core) @ np.linalg.inv(t)
+    split = fitting(a, uncertainty=1e-12)
+    assert split.verdict is True
+    assert (split.index, split.nil_order) == (4, 4)
+    assert not np.any(np.linalg.matrix_power(split.nilpotent, 4))
+    assert split.residual < 1e-12
+    gap = np.kron(split.nilpotent, np.eye(5)) - np.kron(np.eye(4), split.core.T)
+    assert split.sep == pytest.approx(np.linalg.svd(gap, compute_uv=False)[-1], rel=0.05)
+    projector = split.transform[:, :4] @ np.linalg.inv(split.transform)[:4]
+    assert split.projector_norm == pytest.approx(np.linalg.norm(projector, 2), rel=1e-6)
+    b, c = rng.standard_normal((9, 2)), rng.standard_normal((3, 9))
+    finite, fading = split.impulse_response(b, c, 12)
+    for k in range(12):
+        assert np.allclose(c @ np.linalg.matrix_power(a, k) @ b, finite[k] + fading[k], atol=1e-8)
+    assert not np.any(finite[4:])
+    d = split.drazin_inverse()
+    assert np.allclose(a @ d, d @ a, atol=1e-9)
+    assert np.allclose(d @ a @ d, d, atol=1e-8)
+
+
+def test_fitting_owns_up_to_the_ambiguity_band():
+    a = rotated(scipy.linalg.block_diag(np.eye(40, k=1), 1e-3), np.random.default_rng(2))
+    split = fitting(a)
+    assert split.verdict is None
+    assert len(split.ambiguous) == 1
+    assert split.ambiguity > 0.4
+    assert split.core.item() == pytest.approx(1e-3, rel=1e-6)
+    assert fitting(np.diag([0.5, 0.2])).nil_order == 0
+    assert fitting(np.zeros((2, 2))).index == 1
+
+
+def test_diagonalizable_brackets_contain_distances_known_exactly():
+    """Far apart 2 x 2 blocks: the distance is the smallest sigma_min(M - tr M / 2); normal matrices: half the gap."""
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        size = 10 ** rng.uniform(-12, -2)
+        blocks, distances = [], []
+        for k in range(int(rng.integers(1, 4))):
+            m = np.array([[0.0, 1], [0, 0]]) + size * rng.standard_normal((2, 2))
+            m -= np.trace(m) / 2 * np.eye(2)
+            distances.append(np.linalg.svd(m, compute_uv=False)[-1])
+            blocks.append(m + 10 * k * np.eye(2))
+        a = rotated(scipy.linalg.block_diag(*blocks), rng)
+        found = diagonalizability(a, uncertainty=size)
+        slack = 1e-6 * min(distances) + 1e-13
+        assert found.distance[0] <= min(distances) + slack
+        assert found.distance[1] >= min(distances) - slack
+        values = rng.uniform(-1, 1, 6)
+        gap = np.diff(np.sort(values)).min()
+        found = diagonalizability(rotated(np.diag(values), rng))
+        assert found.distance == pytest.approx((gap / 2, gap / 2), rel=1e-6)
+        assert found.verdict is True
+        assert found.condition == pytest.approx(1)
+
+
+def test_perturbed_defective_matrices_are_found_defective():
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        sizes = [2, *rng.integers(1, 5, int(rng.integers(0, 4)))]
+        a = rotated(jordan_matrix(sizes, rng.choice([-3.0, -1, 1, 2, 5], len(sizes))), rng)
+        size = 10 ** rng.uniform(-12, -4)
+        noise = rng.standard_normal(a.shape)
+        found = diagonalizability(a + size * noise / np.linalg.norm(noise, 2), uncertainty=size)
+        assert found.distance[0] <= size * (1 + 1e-9)
+        assert found.verdict is not True
+
+
+def test_the_identity_is_diagonalizable_at_distance_zero():
+    found = diagonalizability(np.eye(5))
+    assert found.verdict is True
+    assert found.distance == (0.0, 0.0)
+    assert "full eigenspace" in found.reason
+    assert jordan_structure(rotated(np.diag([2.0, 2, 2, 1]), np.random.default_rng(0))).weyr == ((3,), (1,))
+
+
+def test_jordan_structure_of_real_and_complex_blocks():
+    pair = np.array([[0.0, 1], [-1, 0]])
+    a = scipy.linalg.block_diag(
+        np.kron(np.eye(3), pair) + np.kron(np.eye(3, k=1), np.eye(2)), jordan_matrix([2, 1], 0.3)
+    )
+    found = jordan_structure(rotated(a, np.random.default_rng(8)))
+    assert found.verdict is True
+    assert sorted(found.weyr) == [(1, 1, 1), (1, 1, 1), (2, 1)]
+    assert weyr_characteristic(a, 0.3).jordan == (2, 1)
+    assert weyr_characteristic(a, 1j).weyr == (1, 1, 1)
+    assert weyr_characteristic(a, 5.0).weyr == ()
+
+
+def test_pseudospectra_of_a_shift_are_discs():
+    n = 24
+    portrait = pseudospectrum(rotated(np.eye(n, k=1), np.random.default_rng(0)), box=(-1, 1, -1, 1), points=9)
+    grid = portrait.real[None] + 1j * portrait.imag[:, None]
+    plain = [np.linalg.svd(z * np.eye(n) - np.eye(n, k=1), compute_uv=False)[-1] for z in grid.ravel()]
+    assert np.allclose(portrait.sigma.ravel(), plain, atol=1e-13)
+    assert portrait.radius(1e-10) == pytest.approx(1e-10 ** (1 / n), rel=0.05)
+    fine = portrait.refine(1e-3)
+    assert fine.sigma.shape == (17, 17)
+    assert np.array_equal(fine.sigma[::2, ::2], portrait.sigma)
+
+
+def test_inverse_iteration_agrees_with_the_svd():
+    from solomonic.realization._resolvent import sigma_min
+
+    rng = np.random.default_rng(1)
+    t = np.triu(rng.standard_normal((60, 60)) + 1j * rng.standard_normal((60, 60))) / 8
+    before = t.copy(order="F")
+    t = np.asfortranarray(t)
+    points = np.array([0.1, 0.5j, -1 + 1j])
+    plain = [np.linalg.svd(t - z * np.eye(60), compute_uv=False)[-1] for z in points]
+    assert np.allclose(sigma_min(t, points), plain, rtol=1e-2)
+    assert np.array_equal(t, before)
+
+
+def test_kreiss_bracket_against_powers_and_a_closed_search():
+    a = np.array([[0.5, 10.0], [0.0, 0.5]])
+    found = kreiss_constant(a)
+    r = 1 + np.geomspace(1e-3, 1e3, 4001)
+    plain = max((x - 1) / np.linalg.svd(x * np.eye(2) - a, compute_uv=False)[-1] for x in r)
+    assert found.lower == pytest.approx(plain, rel=1e-4)
+    assert found.upper <= 1.06 * found.lower
+    powers = max(np.linalg.norm(np.linalg.matrix_power(a, k), 2) for k in range(60))
+    assert found.transient[0] <= powers <= found.transient[1]
+    assert kreiss_constant(np.diag([0.5, -0.3])).upper == 1.0
+    assert kreiss_constant(np.array([[1.2]])).lower == np.inf
+
+
+def test_numerical_radius_and_departure_in_closed_form():
+    for n in (2, 5, 9):
+        shift = np.eye(n, k=1)
+        found = numerical_radius(shift)
+        assert found.lower <= np.cos(np.pi / (n + 1)) + 1e-14
+        assert found.upper >= np.cos(np.pi / (n + 1)) - 1e-14
+        assert departure_from_normality(rotated(shift, np.random.default_rng(n))) == pytest.approx(np.sqrt(n - 1))
+    assert numerical_radius(np.diag([1j, -2.0])).upper == pytest.approx(2, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_rounding_bound_holds(dtype):
+    torch = pytest.importorskip("torch")
+    true = torch.tensor(np.random.default_rng(0).standard_normal((20, 30)) * 10.0 ** -np.arange(30))
+    stored = true.to(getattr(torch, dtype))
+    error = np.linalg.norm((true - stored.double()).numpy(), 2)
+    bound = rounding_uncertainty(stored, stored.dtype)
+    assert error <= bound <= 30 * error
+
+
+@pytest.mark.parametrize(
+    "function", [nilpotency, fitting, diagonalizability, jordan_structure, weyr_characteristic, pseudospectrum,
+                 kreiss_constant, numerical_radius, departure_from_normality]
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (np.ones((2, 3)), ValueError, r"A: expected a square matrix, got shape \[2, 3\]"),
+        (np.ones(3), ValueError, r"A: expected 2 dimensions, got shape \[3\]"),
+        (np.zeros((0, 0)), ValueError, "A: expected a non-empty array"),
+        (np.array([[np.nan, 1], [0, 1]]), ValueError, "A: expected finite numbers, got 1 entries"),
+        (np.array([[np.inf, 1], [0, 1]]), ValueError, "A: expected finite numbers"),
+        (np.array([[1, "a"], [0, 1]], dtype=object), TypeError, "A: expected an array of numbers, got dtype object"),
+        ([[1, 2], [3]], ValueError, "A: expected a rectangular array"),
+        ("matrix", TypeError, "A: expected an array of numbers"),
+    ],
+)
+def test_bad_matrices_are_named(function, value, error, words):
+    with pytest.raises(error, match=words):
+        function(value)
+
+
+def test_bad_arguments_are_named():
+    for bad, error in ((-1.0, ValueError), (np.nan, ValueError), ("much", TypeError)):
+        with pytest.raises(error, match="uncertainty: expected a bound of at least 0"):
+            nilpotency(np.eye(2), uncertainty=bad)
+    with pytest.raises(ValueError, match="dtype: expected one of float64"):
+        rounding_uncertainty(np.eye(2), "int4")
+    with pytest.raises(ValueError, match="box: expected low < high"):
+        pseudospectrum(np.eye(2), box=(1, 0, 0, 1))
+    with pytest.raises(ValueError, match="core: expected one of"):
+        known_structure(np.random.default_rng(0), core="many")
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match="A: expected a tensor that can be read on the CPU"):
+        nilpotency(torch.empty((2, 2), device="meta"))
+
+
+def test_scaling_and_transposing_do_not_change_the_answer():
+    rng = np.random.default_rng(14)
+    truth = known_structure(rng, largest=40)
+    a = rotated(truth.matrix, rng)
+    for other in (a.T, 2.0**200 * a, 2.0**-200 * a, a * 1j):
+        assert nilpotency(other).weyr == truth.weyr
+    base, scaled = nilpotency(a).distance, nilpotency(2.0**100 * a).distance
+    assert np.allclose(np.array(scaled) / 2.0**100, base, rtol=1e-6)
