@@ -309,8 +309,8 @@ DUAL = (IDLE[0].T, IDLE[2].T, IDLE[1].T)
         (lambda: minimal((np.eye(2) * 1j, np.ones((2, 1)), np.ones((1, 2)))), TypeError, "sys.A: expected a real"),
         (lambda: minimal((np.ones((2, 3)), np.ones((2, 1)), np.ones((1, 2)))), ValueError, "sys.A: expected a square"),
         (lambda: minimal((np.eye(2), np.ones((3, 1)), np.ones((1, 2)))), ValueError, r"sys.B: expected shape \[2, m\]"),
-        (lambda: minimal((np.eye(2) * np.nan, np.ones((2, 1)), np.ones((1, 2)))), ValueError, "sys.A: expected finite"),
-        (lambda: minimal((np.zeros((0, 0)), np.ones((0, 1)), np.ones((1, 0)))), ValueError, "sys.A: expected a non-empty"),
+        (lambda: minimal((np.eye(2) * np.nan, IDLE[1], IDLE[2])), ValueError, "sys.A: expected finite"),
+        (lambda: minimal((np.zeros((0, 0)), IDLE[1], IDLE[2])), ValueError, "sys.A: expected a non-empty"),
         (lambda: minimal(IDLE, tol=-1), ValueError, "tol: expected"),
     ],
 )  # fmt: skip

@@ -78,7 +78,7 @@ def test_ab01nd_and_tb01ud_controllable_part(shared, name):
 
 def test_ab01od_staircase(shared):
     rows = numbers(shared, "AB01OD.dat")
-    a, b = floats(rows[1:6]), floats(rows[6:11])
+    a, b = floats(rows[1:6]).T, floats(rows[6:11])  # this example's program reads A by columns
     result = canonical_form((a, b, np.eye(5)), "staircase")
     assert result.indices == (2, 2, 1)
     same_blocks(result.system.A, printed(shared, "AB01OD", "state transition matrix", 5), (2, 2, 1), (2, 2, 1))
@@ -108,8 +108,8 @@ def test_td04ad_minimal_realization_of_a_transfer_matrix(shared):
     d = np.array([part[3].item() for part in parts]).reshape(2, 2)
     found = minimal(control.StateSpace(a, b, c, d))
     assert found.nstates == 3
-    theirs = [printed(shared, "TD04AD", f"{what} matrix {letter}", k) for what, letter, k in
-              (("dynamics", "A", 3), ("input/state", "B", 3), ("state/output", "C", 2), ("transmission", "D", 2))]  # fmt: skip
+    printed_as = (("dynamics", "A", 3), ("input/state", "B", 3), ("state/output", "C", 2), ("transmission", "D", 2))
+    theirs = [printed(shared, "TD04AD", f"{what} matrix {letter}", k) for what, letter, k in printed_as]
     other = control.StateSpace(*theirs)
     for z in (0.5j, 2.0 + 1j, 3.0):
         assert np.allclose(found(z), other(z), atol=1e-3)
