@@ -10,9 +10,7 @@ import torch
 import xarray as xr
 
 from solomonic.models import HybridConfig, load, zoo
-from solomonic.probes import bend, default_lags, fading, layer_influence, reach, trace
-from solomonic.probes import load as load_dataset
-from solomonic.probes import save as save_dataset
+from solomonic.probes import bend, default_lags, fading, layer_influence, load_dataset, reach, save_dataset, trace
 from solomonic.probes.divergence import kl_bits
 from solomonic.probes.fading import grouped
 

@@ -8,9 +8,7 @@ import pytest
 import torch
 
 from solomonic.models import HybridLM, KeyValue, LMOutput, load, zoo
-from solomonic.probes import load as load_dataset
-from solomonic.probes import save as save_dataset
-from solomonic.probes import split_law
+from solomonic.probes import load_dataset, save_dataset, split_law
 from solomonic.probes.split_law import default_splits
 
 from .small import PATTERNS, small_model, tokens

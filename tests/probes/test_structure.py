@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from solomonic.models import KeyValue, load, zoo
-from solomonic.probes import load as load_dataset
-from solomonic.probes import save as save_dataset
-from solomonic.probes import structure, trace
+from solomonic.probes import load_dataset, save_dataset, structure, trace
 from solomonic.realization import nilpotency
 
 from .small import small_model, tokens

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from solomonic.models import KeyValue, load, zoo
-from solomonic.probes import Trace, retention, trace
-from solomonic.probes import load as load_dataset
+from solomonic.probes import Trace, load_dataset, retention, trace
 from solomonic.probes import registers as registers_module
 
 from .small import PATTERNS, small_model, tampered, tokens

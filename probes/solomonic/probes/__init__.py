@@ -7,7 +7,7 @@ from . import plots
 from .bend import bend
 from .fading import default_lags, fading, reach
 from .influence import layer_influence
-from .labelled import load, save
+from .labelled import load_dataset, save_dataset
 from .report import report
 from .retention import retention
 from .split_law import split_law
@@ -24,12 +24,12 @@ __all__ = [
     "fading",
     "kaplan_meier",
     "layer_influence",
-    "load",
+    "load_dataset",
     "plots",
     "reach",
     "report",
     "retention",
-    "save",
+    "save_dataset",
     "split_law",
     "structure",
     "trace",

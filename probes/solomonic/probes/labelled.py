@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from solomonic.models.files import whole_file
 
-__all__ = ["fingerprint", "load", "provenance", "save", "versions"]
+__all__ = ["fingerprint", "load_dataset", "provenance", "save_dataset", "versions"]
 
 _PACKAGES = ("solomonic", "torch", "numpy", "xarray")
 
@@ -114,7 +114,7 @@ def summary(value: Any) -> Any:
     return type(value).__name__
 
 
-def save(dataset: xr.Dataset, path: str | Path) -> Path:
+def save_dataset(dataset: xr.Dataset, path: str | Path) -> Path:
     """Write a Dataset as netCDF; the file appears whole or not at all.
 
     Parameters
@@ -139,9 +139,9 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
     Examples
     --------
     >>> import tempfile, xarray as xr
-    >>> from solomonic.probes import load, save
-    >>> file = save(xr.Dataset({"kl": ("lag", [0.5, 0.0])}), tempfile.mkdtemp() + "/fading.nc")
-    >>> load(file).kl.values
+    >>> from solomonic.probes import load_dataset, save_dataset
+    >>> file = save_dataset(xr.Dataset({"kl": ("lag", [0.5, 0.0])}), tempfile.mkdtemp() + "/fading.nc")
+    >>> load_dataset(file).kl.values
     array([0.5, 0. ])
     """
     if not isinstance(dataset, xr.Dataset):
@@ -154,8 +154,8 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path) -> xr.Dataset:
-    """Read a Dataset that :func:`save` wrote, all of it, and close the file.
+def load_dataset(path: str | Path) -> xr.Dataset:
+    """Read a Dataset that :func:`save_dataset` wrote, all of it, and close the file.
 
     Parameters
     ----------
@@ -175,8 +175,8 @@ def load(path: str | Path) -> xr.Dataset:
 
     Examples
     --------
-    >>> from solomonic.probes import load
-    >>> load("nowhere.nc")
+    >>> from solomonic.probes import load_dataset
+    >>> load_dataset("nowhere.nc")
     Traceback (most recent call last):
     FileNotFoundError: nowhere.nc: no such file
     """

@@ -17,7 +17,7 @@ from solomonic.models import Memory
 from solomonic.realization import TimeVaryingSystem
 
 from . import recurrence, registers
-from .labelled import save, units
+from .labelled import save_dataset, units
 from .taps import has_attention, has_fading_tokens, has_state
 
 __all__ = ["Trace"]
@@ -399,7 +399,7 @@ class Trace:
 
     def save(self, path: str | Path) -> Path:
         """Write :meth:`to_dataset` as netCDF to ``path``, whole or not at all; return the path."""
-        return save(self.to_dataset(), path)
+        return save_dataset(self.to_dataset(), path)
 
     # ---------------------------------------------------------------- helpers
     def _heads(self, layer: int, head: int | None) -> slice:
