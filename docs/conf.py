@@ -26,6 +26,9 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 suppress_warnings = ["ref.citation"]  # a docstring may list a reference without citing it
 
+# A name that is public no longer has no page any longer.
+shutil.rmtree(HERE / "api" / "generated", ignore_errors=True)
+
 # Lessons come as `make notebooks` ran them; one that has not run since its text changed is run here.
 lessons = HERE / "lessons"
 shutil.rmtree(lessons, ignore_errors=True)
@@ -39,7 +42,7 @@ myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_excludepatterns = ["lessons/*.ipynb"]
-nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_execution_timeout = 600
 nb_output_stderr = "remove"
 

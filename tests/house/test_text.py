@@ -64,6 +64,17 @@ def test_modules_are_short():
     assert not long, f"a module has one job and at most {LONGEST_MODULE} lines:\n" + "\n".join(long)
 
 
+def test_local_links_lead_somewhere():
+    """In the files that are read in the repository itself; those of the site Sphinx checks."""
+    missing = [
+        f"{name}: {link}"
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+        for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text(encoding="utf-8"))
+        if not re.match(r"https?:|mailto:|#", link) and not (ROOT / link.partition("#")[0]).exists()
+    ]
+    assert not missing, "these links lead nowhere:\n" + "\n".join(missing)
+
+
 def make_targets() -> set[str]:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     return set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
