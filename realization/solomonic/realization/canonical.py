@@ -31,7 +31,13 @@ _BETTER = {
 
 
 class IllConditionedWarning(UserWarning):
-    """A change of basis so ill conditioned that another form serves better."""
+    """A change of basis so ill conditioned that another form serves better.
+
+    Examples
+    --------
+    >>> issubclass(IllConditionedWarning, UserWarning)
+    True
+    """
 
 
 @dataclass(frozen=True, eq=False)

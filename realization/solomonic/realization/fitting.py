@@ -18,7 +18,15 @@ __all__ = ["FittingSplit", "ImpulseSplit", "fitting"]
 
 
 class ImpulseSplit(NamedTuple):
-    """An impulse response as the sum of a part that ends and a part that fades, both [steps, p, m]."""
+    """An impulse response as the sum of a part that ends and a part that fades.
+
+    Parameters
+    ----------
+    finite : ndarray [steps, p, m]
+        The part through the nilpotent block: zero from lag ``index`` on.
+    fading : ndarray [steps, p, m]
+        The part through the core.
+    """
 
     finite: Array
     fading: Array
@@ -66,6 +74,12 @@ class FittingSplit:
         X of that form.
     reason : str
         Why the verdict is what it is.
+
+    Examples
+    --------
+    >>> split = fitting(np.diag([0.0, 0.5]))
+    >>> split.nil_order, split.drazin_inverse().round(9).tolist()
+    (1, [[0.0, 0.0], [0.0, 2.0]])
     """
 
     verdict: bool | None

@@ -32,6 +32,12 @@ class Pseudospectrum:
         The computed eigenvalues.
     schur : ndarray [n, n]
         Complex Schur form of A, from which more points are computed on request.
+
+    Examples
+    --------
+    >>> portrait = pseudospectrum(np.diag([1.0, 3.0]), points=3)
+    >>> portrait.refine(0.5).sigma.shape, round(portrait.radius(0.5), 6)
+    ((5, 5), 3.5)
     """
 
     real: Array
