@@ -62,7 +62,7 @@ html_copy_source = True  # what a lesson's download link points to
 html_sourcelink_suffix = ""
 html_theme_options = {
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "navbar_persistent": ["search-button"],
     "secondary_sidebar_items": ["page-toc", "download-lesson"],
     "footer_start": ["copyright"],
