@@ -275,7 +275,11 @@ def test_numerical_radius_and_departure_in_closed_form():
         found = numerical_radius(shift)
         assert found.lower <= np.cos(np.pi / (n + 1)) + 1e-14
         assert found.upper >= np.cos(np.pi / (n + 1)) - 1e-14
-        assert departure_from_normality(rotated(shift, np.random.default_rng(n))) == pytest.approx(np.sqrt(n - 1))
+        assert departure_from_normality(shift) == pytest.approx(np.sqrt(n - 1), rel=1e-14)
+        turned = rotated(shift, np.random.default_rng(n))
+        eigenvalues = scipy.linalg.schur(turned.astype(complex))[0].diagonal()  # of modulus eps^(1/n), not 0
+        total = departure_from_normality(turned) ** 2 + np.sum(np.abs(eigenvalues) ** 2)
+        assert total == pytest.approx(n - 1, rel=1e-13)
     assert numerical_radius(np.diag([1j, -2.0])).upper == pytest.approx(2, rel=1e-5)
 
 

@@ -45,7 +45,7 @@ class KreissConstant:
         return f"KreissConstant([{self.lower:.4g}, {self.upper:.4g}], order={self.order})"
 
 
-def kreiss_constant(A: Any, *, tol: float = 0.05, max_evaluations: int = 300) -> KreissConstant:
+def kreiss_constant(A: Any, *, tol: float = 0.05, max_evaluations: int = 1000) -> KreissConstant:
     r"""Bracket the Kreiss constant of a matrix in discrete time.
 
     .. math:: K(A) = \sup_{|z| > 1} \frac{|z| - 1}{\sigma_{\min}(zI - A)}, \qquad
