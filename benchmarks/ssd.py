@@ -1,5 +1,8 @@
 """Speed and memory of ``ssd`` beside the torch path of transformers (Mamba-2, chunks of 256).
 
+Two rivals: the torch path of the transformers that is installed, and the same chunked form with every product of
+matrices written as a broadcast product and a sum, which is how transformers computed it up to 5.3.
+
 Run ``python benchmarks/ssd.py``. Results are compared with the float64 reference first; no speed is printed
 for an operation that is wrong. Times are the least of several runs, so that other work on the machine counts
 little.
@@ -13,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from typing import NamedTuple
 
 import torch
@@ -69,6 +73,33 @@ def theirs(tensors: list[torch.Tensor]) -> torch.Tensor:
     return mamba2_chunk_scan(x, dt, A, B, C, TRANSFORMERS_CHUNK, D=D)  # type: ignore[return-value]
 
 
+def broadcast_products(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """y by the chunked form in chunks of 256, each contraction as an elementwise product and a sum."""
+    x, dt, A, B, C, D = tensors
+    T, H = x.shape[1:3]
+    Q, n = TRANSFORMERS_CHUNK, -(-T // TRANSFORMERS_CHUNK)
+
+    def chunks(value: torch.Tensor) -> torch.Tensor:
+        value = torch.nn.functional.pad(value, (0, 0) * (value.dim() - 2) + (0, n * Q - T))
+        return value.unflatten(1, (n, Q))
+
+    keys, queries = (chunks(v.repeat_interleave(H // v.shape[2], 2)) for v in (B, C))  # [b, n, Q, H, N]
+    writes = chunks(x * dt[..., None])  # [b, n, Q, H, P]
+    c = chunks(dt * A).cumsum(2)  # [b, n, Q, H]
+    lower = torch.ones(Q, Q, dtype=torch.bool).tril()[:, :, None]
+    tile = (c[:, :, :, None] - c[:, :, None]).masked_fill(~lower, -torch.inf).exp()  # [b, n, Q, Q, H]
+    scores = (queries[:, :, :, None] * keys[:, :, None]).sum(-1) * tile
+    inside = (scores[..., None] * writes[:, :, None]).sum(3)
+    decayed = keys * (c[:, :, -1:] - c).exp()[..., None]
+    made = (decayed[..., None, :] * writes[..., None]).sum(2)  # [b, n, H, P, N]
+    state, entering = torch.zeros_like(made[:, 0]), []
+    for i in range(n):
+        entering.append(state)
+        state = c[:, i, -1].exp()[..., None, None] * state + made[:, i]
+    carried = (queries[..., None, :] * torch.stack(entering, 1)[:, :, None]).sum(-1) * c.exp()[..., None]
+    return (inside + carried).flatten(1, 2)[:, :T] + D[:, None] * x
+
+
 def least(call: Callable[[], object], seconds: float = 2.0, runs: int = 5) -> float:
     """The least wall time of a call in milliseconds."""
     call()
@@ -91,7 +122,11 @@ def check(shape: Shape) -> dict[str, float]:
     tensors, exact = inputs(shape), inputs(shape, torch.float64)
     with torch.no_grad():
         want = ours(exact, "reference")
-        errors = {"ours": error(ours(tensors), want), "transformers": error(theirs(tensors), want)}
+        errors = {
+            "ours": error(ours(tensors), want),
+            "transformers": error(theirs(tensors), want),
+            "broadcast": error(broadcast_products(tensors), want),
+        }
     # The reference's own backward pass over thousands of tokens takes minutes: a shorter call is enough.
     short = shape._replace(T=min(shape.T, 300))
     tensors, exact = inputs(short), inputs(short, torch.float64)
@@ -103,20 +138,32 @@ def check(shape: Shape) -> dict[str, float]:
     return errors
 
 
-def times(function: Callable[[list[torch.Tensor]], torch.Tensor], shape: Shape) -> tuple[float, float]:
-    """Milliseconds of the forward pass, and of forward and backward."""
+def version() -> str:
+    """The transformers that is installed."""
+    return f"transformers {metadata.version('transformers')}"
+
+
+def forward_time(function: Callable[[list[torch.Tensor]], torch.Tensor], shape: Shape) -> float:
+    """Milliseconds of the forward pass."""
     torch.set_num_threads(shape.threads)
     tensors = inputs(shape)
-    dy = torch.randn(shape.B, shape.T, shape.H, shape.P)
 
     def forward() -> None:
         with torch.no_grad():
             function(tensors)
 
+    return least(forward, runs=3)
+
+
+def times(function: Callable[[list[torch.Tensor]], torch.Tensor], shape: Shape) -> tuple[float, float]:
+    """Milliseconds of the forward pass, and of forward and backward."""
+    tensors = inputs(shape)
+    dy = torch.randn(shape.B, shape.T, shape.H, shape.P)
+
     def both() -> None:
         torch.autograd.grad(function(tensors), tensors, dy)
 
-    return least(forward), least(both)
+    return forward_time(function, shape), least(both)
 
 
 def peak(T: int, backward: bool) -> float:
@@ -155,12 +202,16 @@ def main() -> None:
     for title, shape in SHAPES.items():
         errors = check(shape)
         (fast, fast_both), (slow, slow_both) = times(ours, shape), times(theirs, shape)
+        old = forward_time(broadcast_products, shape)
         print(f"\n{title}: {', '.join(f'{n}={v}' for n, v in shape._asdict().items())}, float32")
-        print(f"{'':24}{'solomonic':>12}{'transformers':>14}{'ratio':>8}")
-        print(f"{'forward, ms':24}{fast:12.2f}{slow:14.2f}{slow / fast:8.1f}")
-        print(f"{'forward + backward, ms':24}{fast_both:12.2f}{slow_both:14.2f}{slow_both / fast_both:8.1f}")
-        print(f"{'both / forward':24}{fast_both / fast:12.1f}{slow_both / slow:14.1f}")
-        print(f"{'max relative error':24}{errors['ours']:12.1e}{errors['transformers']:14.1e}")
+        print(f"{'':24}{'solomonic':>12}{version():>20}{'ratio':>8}{'broadcast products':>20}{'ratio':>8}")
+        print(f"{'forward, ms':24}{fast:12.2f}{slow:20.2f}{slow / fast:8.1f}{old:20.2f}{old / fast:8.1f}")
+        print(f"{'forward + backward, ms':24}{fast_both:12.2f}{slow_both:20.2f}{slow_both / fast_both:8.1f}")
+        print(f"{'both / forward':24}{fast_both / fast:12.1f}{slow_both / slow:20.1f}")
+        print(
+            f"{'max relative error':24}{errors['ours']:12.1e}{errors['transformers']:20.1e}{'':8}"
+            f"{errors['broadcast']:20.1e}"
+        )
         print(f"{'  of gradients':24}{errors['gradients']:12.1e}")
     print("\npeak memory of one call, MB (B=1, H=8, P=N=64, G=1)")
     print(f"{'T':>8}{'forward':>12}{'+ backward':>12}{'inputs':>12}")
