@@ -1,4 +1,4 @@
-"""Shared by all tests: one torch thread, property tests derandomized in CI, and the shared folder's goldens and data."""
+"""Shared by all tests: one torch thread, derandomized property tests in CI, the goldens and data of shared."""
 
 import os
 import sys
