@@ -170,8 +170,8 @@ def _residual(m: Matrices, change: Change) -> float:
     c = m.C if change.feedback is None else m.C + m.D @ change.feedback
     tiny = np.finfo(float).tiny
     parts = [
-        norm2(a @ t - t @ z.A) / max(norm2(a) * norm2(t), tiny),
-        norm2(c @ t - z.C) / max(norm2(c) * norm2(t), tiny),
+        norm2(a @ t - t @ z.A) / max((norm2(m.A) + norm2(a - m.A)) * norm2(t), tiny),
+        norm2(c @ t - z.C) / max((norm2(m.C) + norm2(c - m.C)) * norm2(t), tiny),
     ]
     if t.shape[0] == t.shape[1]:
         parts.append(norm2(b - t @ z.B) / max(norm2(b), tiny))
