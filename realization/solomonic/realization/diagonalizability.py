@@ -77,7 +77,7 @@ def diagonalizability(A: Any, *, uncertainty: float | None = None) -> Diagonaliz
     r"""Decide whether a matrix is diagonalizable over the complex numbers, within what is known of it.
 
     .. math:: w(A) = \inf\{\|A - B\|_2 : B \text{ defective}\}, \qquad \mathrm{lower} \le w(A) \le
-    \mathrm{upper}.
+              \mathrm{upper}.
 
     Parameters
     ----------
