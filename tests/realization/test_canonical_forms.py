@@ -1,5 +1,9 @@
 """Canonical forms, Gramians, minimality and equivalence against python-control, closed forms and hostile systems."""
 
+# python-control annotates the matrices of a StateSpace as lists.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportOperatorIssue=false, reportOptionalOperand=false
+
 import warnings
 
 import control

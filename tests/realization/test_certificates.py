@@ -112,7 +112,7 @@ def test_small_powers_are_no_proof_of_nilpotency():
 def test_a_matrix_without_cycles_is_nilpotent_exactly():
     rng = np.random.default_rng(3)
     order = rng.permutation(30)
-    a = np.triu(rng.standard_normal((30, 30)), 1)[np.ix_(order, order)]
+    a = np.triu(rng.standard_normal((30, 30)), 1)[np.ix_(order, order)]  # pyright: ignore
     found = nilpotency(a, uncertainty=0)
     assert found.verdict is True
     assert found.distance == (0.0, 0.0)
@@ -143,7 +143,7 @@ def test_fitting_splits_memory_into_finite_and_fading():
     rng = np.random.default_rng(0)
     core = np.diag([0.3, 0.5, -0.7, 0.9, 2.0]) + np.triu(rng.standard_normal((5, 5)), 1)
     t = rng.standard_normal((9, 9))
-    a = t @ scipy.linalg.block_diag(np.eye(4, k=1), core) @ np.linalg.inv(t)
+    a = t @ scipy.linalg.block_diag(np.eye(4, k=1), core) @ np.linalg.inv(t)  # pyright: ignore
     split = fitting(a, uncertainty=1e-12)
     assert split.verdict is True
     assert (split.index, split.nil_order) == (4, 4)
@@ -318,7 +318,7 @@ def test_bad_matrices_are_named(function, value, error, words):
 def test_bad_arguments_are_named():
     for bad, error in ((-1.0, ValueError), (np.nan, ValueError), ("much", TypeError)):
         with pytest.raises(error, match="uncertainty: expected a bound of at least 0"):
-            nilpotency(np.eye(2), uncertainty=bad)
+            nilpotency(np.eye(2), uncertainty=bad)  # pyright: ignore
     with pytest.raises(ValueError, match="dtype: expected one of float64"):
         rounding_uncertainty(np.eye(2), "int4")
     with pytest.raises(ValueError, match="box: expected low < high"):

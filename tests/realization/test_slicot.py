@@ -1,5 +1,9 @@
 """SLICOT's printed results: what is invariant under the freedom each form leaves, to the printed digits."""
 
+# python-control annotates the matrices of a StateSpace as lists.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportOperatorIssue=false, reportOptionalOperand=false
+
 import control
 import numpy as np
 import pytest
