@@ -69,10 +69,15 @@ def test_an_interruption_leaves_the_earlier_report(tmp_path, monkeypatch, error,
         return replace(source, target)
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(type(error)) as caught, report_folder(out) as beside:
-        write(beside, "new")
-        if when == "writing":
-            raise error
+
+    def rewrite():
+        with report_folder(out) as beside:
+            write(beside, "new")
+            if when == "writing":
+                raise error
+
+    with pytest.raises(type(error)) as caught:
+        rewrite()
     assert (out / "index.html").read_text() == "old"
     assert names(tmp_path) == ["report"]
     if isinstance(error, OSError):

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import Formatter, LogLocator, NullFormatter
 
@@ -149,7 +150,7 @@ def log_lags(ax: Axes, largest: float, *, smallest: float = 1) -> None:
     ax.set_xscale("log", base=2)
     ax.set_xlim(smallest * 0.9, largest * 1.08)
     first, last = math.ceil(math.log2(smallest)), math.floor(math.log2(largest * 1.08) + 1e-9)
-    step = 1 if last - first <= 6 or ax.figure.get_figwidth() * ax.get_position().width > 4.2 else 2
+    step = 1 if last - first <= 6 or _inches(ax)[0] > 4.2 else 2
     ticks = [2.0**e for e in range(first, last + 1) if (last - e) % step == 0]
     if len(ticks) < 3:
         ticks = sorted({*ticks, *(3 * 2.0 ** (e - 1) for e in range(first - 1, last + 1))})
@@ -235,7 +236,7 @@ def end_labels(ax: Axes, ends: Sequence[tuple[float, float, str, Any]], *, gap: 
     """
     if not ends:
         return []
-    size = mpl.font_manager.FontProperties(size="medium").get_size_in_points()
+    size = FontProperties(size="medium").get_size_in_points()
     height = size * gap / 72 * ax.figure.dpi / _height(ax)  # in axes fractions
     to_axes = ax.transData + ax.transAxes.inverted()
     where = [float(to_axes.transform((x, y))[1]) for x, y, _, _ in ends]
@@ -261,8 +262,13 @@ def end_labels(ax: Axes, ends: Sequence[tuple[float, float, str, Any]], *, gap: 
 
 def _height(ax: Axes) -> float:
     """Height of the axes in pixels; before the layout has run, from the figure's size."""
-    figure = ax.figure
-    return max(ax.get_position().height * figure.get_figheight() * figure.dpi, 1.0)
+    return max(_inches(ax)[1] * ax.figure.dpi, 1.0)
+
+
+def _inches(ax: Axes) -> tuple[float, float]:
+    """Width and height of the axes."""
+    box = ax.get_position().transformed(ax.figure.transSubfigure)
+    return box.width / ax.figure.dpi, box.height / ax.figure.dpi
 
 
 def spread(wanted: Sequence[float], gap: float, *, low: float, high: float) -> list[float]:

@@ -84,7 +84,7 @@ def draw(ax: Axes, tables: Mapping[str, tuple[np.ndarray, np.ndarray]], *, from_
         x = np.concatenate([x for x, _ in tables.values()])
         log_lags(ax, float(x.max()), smallest=float(x.min()))
     if from_zero:
-        ax.set_ylim(0, ax.get_ylim()[1])
+        ax.set_ylim(0, ax.get_ylim()[1] * 1.05)
     ax.set_ylabel("bits a token")
     plain(ax)
     if len(ends) > 1:

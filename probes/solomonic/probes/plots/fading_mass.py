@@ -47,7 +47,9 @@ def fading_mass(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     where = bands(ax, share["layer"].to_numpy(), share.sizes["head"])
     values = share.to_numpy()
     for place in np.ndindex(values.shape):
-        ax.plot([0, values[place]], [where[place]] * 2, color=colour("orange"), linewidth=1.4, alpha=0.7)
+        ax.plot(
+            [0.0, float(values[place])], [float(where[place])] * 2, color=colour("orange"), linewidth=1.4, alpha=0.7
+        )
     ax.plot(values.ravel(), where.ravel(), color=colour("orange"), marker="o", markersize=5, linestyle="none")
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of the attention on fading tokens")

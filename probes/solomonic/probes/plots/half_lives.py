@@ -62,10 +62,11 @@ def half_lives(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     ax.xaxis.set_minor_formatter(NullFormatter())
     tint = colour("orange")
     for place in np.ndindex(values.shape):
-        y, value = where[place], values[place]
+        y, value = float(where[place]), float(values[place])
         if np.isnan(value):
             continue
-        low, high = (max(lower[place], start) if np.isfinite(lower[place]) else start), upper[place]
+        low = max(float(lower[place]), start) if np.isfinite(lower[place]) else start
+        high = float(upper[place])
         if np.isfinite(high):
             ax.plot([low, high], [y, y], color=tint, linewidth=1.4, alpha=0.7, solid_capstyle="butt")
         else:

@@ -13,7 +13,9 @@ from ._style import axes, colour, end_labels, looks, plain
 _COLUMN = {"minutes": (0, 1.0, "training time, minutes"), "tokens": (1, 1e-6, "training tokens, millions")}
 
 
-def learning_curves(curves: Mapping[str, Sequence[Any]], *, against: str = "tokens", ax: Axes | None = None) -> Axes:
+def learning_curves(
+    curves: Mapping[str, Sequence[Any] | np.ndarray], *, against: str = "tokens", ax: Axes | None = None
+) -> Axes:
     """Draw validation bits a token during training against tokens seen or minutes spent.
 
     Parameters
@@ -85,7 +87,7 @@ def table(name: str, curve: Any) -> np.ndarray:
     try:
         rows = np.asarray(curve, dtype=float)
     except (TypeError, ValueError):
-        rows = np.empty(0)
+        rows = np.empty((0, 3))
     if rows.ndim != 2 or rows.shape[1] != 3 or not len(rows) or not np.isfinite(rows).all():
         raise ValueError(
             f"curves[{name!r}]: expected rows (minutes, tokens, bits) of finite numbers, got {curve!r:.80}"

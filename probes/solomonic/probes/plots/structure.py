@@ -74,7 +74,7 @@ def structure(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         tint = colour(KIND_COLOUR[kinds.get(part, "eidetic")])
         ax.add_patch(Rectangle((start, start), count, count, fill=False, edgecolor=tint, linewidth=1.6, zorder=4))
     middles = (first[:-1] + first[1:]) / 2
-    names = [_NAMES.get(part, part) for part, _ in blocks]
+    names = [str(_NAMES.get(part, part)) for part, _ in blocks]
     ax.set_yticks(middles, names)
     ax.set_xticks(middles, names, rotation=30, ha="left", rotation_mode="anchor")
     ax.xaxis.tick_top()

@@ -100,7 +100,10 @@ def _bends(models: Sequence[Measured], window: int | None) -> list[Block]:
         "Each number is 2 to minus the slope of log median influence against log lag, with its 95 % bootstrap "
         "interval over windows. A dash: fewer than three measured lags with an influence."
     )
-    reading = ["A curve bends where it becomes steeper: where each doubling of the lag costs more than it did before."]
+    reading = [
+        "On logarithmic axes even a plain exponential gets steeper all the way. So a curve bends where its rate of "
+        "decay changes: where each further token costs more than it did before."
+    ]
     points = []
     if window:
         reading[0] += f" For one layer theory puts the bends at W = {window} and 2W = {2 * window}."

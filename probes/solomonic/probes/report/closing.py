@@ -27,6 +27,7 @@ def method(models: Sequence[Measured], text: Text, prompts: int, length: int, un
     points = {
         "Text": (
             f"{prompts} windows of {length} {unit} that do not overlap, from: {text.source}. All models read the same."
+            + (" A token is a byte." if unit == "bytes" else "")
         ),
         "Fading": (
             "The token at a lag before the last one is replaced by a draw from the text's own distribution. The "
@@ -66,7 +67,7 @@ def _not_repeatable(models: Sequence[Measured]) -> list[str]:
 
 def limits(models: Sequence[Measured]) -> Block:
     """What the numbers do not say."""
-    said = list(_LIMITS)
+    said: list[str] = list(_LIMITS)
     if len(models) > 1:
         said.append("Each model is one training run: differences between models include the luck of training.")
     return Block("limits", "Limits", points=[Point("", text) for text in said])

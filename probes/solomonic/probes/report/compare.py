@@ -14,6 +14,9 @@ from .measure import Measured
 from .page import Block, Point, Table
 from .subjects import look_up
 
+#: Bits of a random decimal digit: what a value costs that is not recalled.
+CHANCE = float(np.log2(10))
+
 
 def curves(models: Sequence[Measured]) -> dict[str, np.ndarray]:
     """The training curves [n, 3] of (minutes, tokens, bits) that the cards have; a damaged one counts as missing."""
@@ -85,7 +88,7 @@ def scores(models: Sequence[Measured], draw: Figures) -> list[Block]:
     if recall:
         alt = " ".join(in_words(name, table, "by distance") for name, table in recall.items())
         caption = "Bits a token of values that stood in the text before, against the distance to where they last stood."
-        figures.append(draw.panel(lambda ax: plots.recall(recall, ax=ax), alt, caption))
+        figures.append(draw.panel(lambda ax: plots.recall(recall, chance=CHANCE, ax=ax), alt, caption))
     if not figures:
         return []
     told = [m for m in models if m.name in recall]
@@ -96,6 +99,11 @@ def scores(models: Sequence[Measured], draw: Figures) -> list[Block]:
         "A memory is worth what it saves: bits a token with more of the text before it, and bits of what was said "
         "before."
     ]
+    if recall:
+        reading.append(
+            "The values are random digits, which lines woven into the text give and use again. A digit that is not "
+            f"recalled costs log₂ 10 = {CHANCE:.2f} bits, and one guess in ten is right."
+        )
     if carded:
         reading.append(f"Scores of {say.listed(carded)} are from the card of the checkpoint.")
     if rest:

@@ -103,27 +103,27 @@ def steepness(found: xr.Dataset) -> str:
 
 
 def bending(found: xr.Dataset, window: int) -> str:
-    """Whether a curve bends at W and at 2W, and whether it steps down there."""
+    """Whether a curve bends at W and at 2W: whether its rate of decay, decades per 100 tokens, changes there."""
     told = []
+    rates = dict(zip(found["start"].to_numpy().tolist(), -found["rate"].to_numpy(), strict=True))
+    starts = list(rates)
     for edge, name in ((window, f"W = {window}"), (2 * window, f"2W = {2 * window}")):
         if edge not in found["edge"].to_numpy():
             continue
         at = found.sel(edge=edge)
-        change, step = float(at["slope_change"]), float(at["step"])
-        lower, upper = (float(at["slope_change_interval"].sel(bound=b)) for b in ("lower", "upper"))
-        turn = f"change of slope {signed(change)}, {signed(lower)} to {signed(upper)}"
-        above = float(at["step_interval"].sel(bound="upper"))
+        change = float(at["rate_change"])
+        lower, upper = (float(at["rate_change_interval"].sel(bound=b)) for b in ("lower", "upper"))
+        before, after = rates[starts[starts.index(edge) - 1]], rates[edge]
         if not np.isfinite(change) or not np.isfinite(lower + upper):
-            said = f"at {name} too little is left to tell"
-        elif upper < 0:
-            said = f"at {name} it bends down ({turn})"
+            told.append(f"at {name} too little is left to tell")
+            continue
+        turn = f"from {before:.1f} to {after:.1f} decades per 100 tokens (change {signed(-upper)} to {signed(-lower)})"
+        if upper < 0:
+            told.append(f"at {name} it bends down, {turn}")
         elif lower > 0:
-            said = f"at {name} it gets flatter ({turn})"
+            told.append(f"at {name} it falls more slowly than before, {turn}")
         else:
-            said = f"at {name} these windows show no bend ({turn})"
-        if np.isfinite(step) and above < 0:
-            said += f", and right at that lag the influence falls {times(10**-step)}-fold"
-        told.append(said)
+            told.append(f"at {name} these windows show no bend, {turn}")
     joined = "; ".join(told)
     return f"{joined[:1].upper()}{joined[1:]}." if told else ""
 
@@ -222,29 +222,45 @@ def recall(m: Measured) -> str:
     near, far = known[0], known[-1]
     hits = "" if near[3] is None or far[3] is None else f", and guesses {share(near[3])} and {share(far[3])} of them"
     return (
-        f"For values that last stood {near[0]} to {near[1]} tokens ago it needs {small(near[2], 'bits')} a token; for "
-        f"those {far[0]} to {far[1]} tokens ago, {small(far[2], 'bits')}{hits}."
+        f"For values that last stood {near[0]} to {near[1]} tokens ago it needs {near[2]:.2f}\u00a0bits a token; for "
+        f"those {far[0]} to {far[1]} tokens ago, {far[2]:.2f}\u00a0bits{hits}."
     )
 
 
 def layers(m: Measured) -> str:
-    """Where the Jacobian of a single layer ends or falls."""
-    told = []
+    """Where the Jacobian of a single layer ends or falls; layers of which the same is true are named together."""
+    told: dict[str, list[int]] = {}
     for layer, symbol in enumerate(m.subject.model.config.pattern):
         data = m.data[f"layer_influence_{layer}"]
         reach = data["influence_mean"].sel(path="all")
-        left = np.flatnonzero(reach.to_numpy() > 0)
-        last = int(data["lag"][left[-1]]) if left.size else 0
         window = int(data.attrs["window"])
         if symbol == "SWA":
-            told.append(f"layer {layer} reads lags 0 to {last} (W - 1 = {window - 1}) and nothing beyond")
-        elif symbol == "BMF" and 2 * window <= int(data["lag"].max()):
-            all_paths = [float(reach.sel(lag=lag)) for lag in (window - 1, window, 2 * window - 1, 2 * window + 4)]
-            told.append(
-                f"layer {layer} changes {fold(all_paths[0], all_paths[1])} across W and "
-                f"{fold(all_paths[2], all_paths[3])} across 2W"
+            left = np.flatnonzero(reach.to_numpy() > 0)
+            last = int(data["lag"][left[-1]]) if left.size else 0
+            said = f"a token reaches to lag {last} (W − 1 = {window - 1}), and the Jacobian is exactly 0 beyond"
+        elif symbol == "BMF" and 2 * window + 3 < int(data["lag"].max()):
+            sides = [reach.sel(lag=slice(*s)).max() for s in near_edges(window)]
+            said = (
+                f"the influence goes {fold(float(sides[0]), float(sides[1]))} across W and "
+                f"{fold(float(sides[2]), float(sides[3]))} across 2W"
             )
-    return f"{'; '.join(told)}."[0].upper() + f"{'; '.join(told)}."[1:] if told else ""
+        else:
+            continue
+        told.setdefault(said, []).append(layer)
+    sentences = [
+        f"In layer{'s' * (len(which) > 1)} {listed([str(i) for i in which])} {said}" for said, which in told.items()
+    ]
+    return ". ".join(sentences) + "." if sentences else ""
+
+
+def near_edges(window: int) -> list[tuple[int, int]]:
+    """The four lags before and after W and 2W; behind 2W the convolution blurs three tokens more."""
+    return [
+        (window - 4, window - 1),
+        (window, window + 3),
+        (2 * window - 4, 2 * window - 1),
+        (2 * window + 3, 2 * window + 6),
+    ]
 
 
 def fold(before: float, after: float) -> str:

@@ -129,13 +129,13 @@ def _structure(key: str, m: Measured, draw: Figures) -> Block:
         data = m.data[f"structure_{layer}"]
         if data.attrs["order"] < 0:
             continue  # a register that is never cut is no finite matrix
+        small = f" and W = {data.attrs['small_window']}" if data.attrs["window"] else ""
         side = min(4.6, 2.0 + 0.2 * data.sizes["to"])
         figures.append(
             draw.panel(
                 lambda ax, d=data: plots.structure(d, ax=ax),
                 f"Transition matrix of a {symbol} layer as a block matrix. {readings.parts(data)}.",
-                f"Layer {layer} ({symbol}), reduced to one channel and W = {data.attrs['small_window']}. "
-                "Blue shifts on and is gone; orange decays.",
+                f"Layer {layer} ({symbol}), reduced to one channel{small}. Blue shifts on and is gone; orange decays.",
                 size=(side, side),
             )
         )

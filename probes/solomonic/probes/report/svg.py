@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
@@ -29,7 +30,7 @@ THEME = {
     PALETTE["red"]: ("red", PALETTE["red"], "#f08b98"),
 }
 
-_RC = {
+_RC: dict[Any, Any] = {
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
@@ -82,7 +83,7 @@ def standalone(plot: Callable[[Axes], object], size: tuple[float, float], *, alt
 
 def picture(plot: Callable[[Axes], object], size: tuple[float, float], *, dpi: int = 200) -> bytes:
     """A PNG of ``plot`` on white paper."""
-    colours = {key: THEME[INK][1] for key, value in _RC.items() if value == INK}
+    colours: dict[Any, Any] = {key: THEME[INK][1] for key, value in _RC.items() if value == INK}
     with mpl.rc_context({**_RC, **colours}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = _figure(plot, size)
