@@ -113,6 +113,6 @@ def weyr_characteristic(A: Any, eigenvalue: complex = 0.0, *, uncertainty: float
         row = ToleranceRow(0.0, 1, n, (n,), 0.0, np.inf)
         return WeyrCharacteristic(True, c, (n,), 0.0, np.inf, allowed, (row,))
     runs = sweep(shifted, norm2(shifted), allowed)
-    best = select(runs, allowed)
+    best = select(runs, allowed, stated=uncertainty is not None)
     verdict = True if best.discarded <= allowed < best.kept else None
     return WeyrCharacteristic(verdict, c, best.weyr, best.discarded, best.kept, allowed, as_table(runs))
