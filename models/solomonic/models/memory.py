@@ -111,7 +111,7 @@ class Memory:
         return self.layers[layer][part]
 
     def set(self, layer: int, part: str, value: Any) -> Memory:
-        """A memory that differs in the ``part`` of a ``layer``; ``value`` has the shapes, dtype and device of the old."""
+        """A memory that differs in the ``part`` of a ``layer``; ``value`` has its shapes, dtype and device."""
         old = self.get(layer, part)
         if isinstance(old, KeyValue):
             if isinstance(value, Tensor) or len(value) != 2:
