@@ -425,8 +425,26 @@ DUAL = (IDLE[0].T, IDLE[2].T, IDLE[1].T)
         (lambda: minimal((np.eye(2) * np.nan, IDLE[1], IDLE[2])), ValueError, "sys.A: expected finite"),
         (lambda: minimal((np.zeros((0, 0)), IDLE[1], IDLE[2])), ValueError, "sys.A: expected a non-empty"),
         (lambda: minimal(IDLE, tol=-1), ValueError, "tol: expected"),
+        (lambda: minimal((IDLE[0].astype(object), *IDLE[1:])), TypeError, "sys.A: expected an array of numbers"),
+        (lambda: minimal((*IDLE[:2], [[np.inf, 1.0]])), ValueError, "sys.C: expected finite"),
+        (lambda: minimal((*IDLE, np.ones((2, 2)))), ValueError, r"sys.D: expected shape \[1, 1\]"),
+        (lambda: minimal((*IDLE, None, -1)), ValueError, r"sys.dt: expected 0 \(continuous time\).*got int -1"),
+        (lambda: minimal((*IDLE, None, "x")), ValueError, "sys.dt: expected 0"),
+        (lambda: canonical_form((IDLE[0], 0 * IDLE[1], IDLE[2]), "balanced"), ValueError, "whose input reaches"),
     ],
 )  # fmt: skip
 def test_bad_systems_are_named(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_torch_tensors_come_in_detached():
+    torch = pytest.importorskip("torch")
+    sys = random_stable(np.random.default_rng(9), 4, 2, 2)
+    tensors = tuple(torch.tensor(np.asarray(x), requires_grad=True) for x in (sys.A, sys.B, sys.C))
+    assert np.array_equal(canonical_form(tensors, "schur").system.A, canonical_form(sys, "schur").system.A)
+    assert np.array_equal(hankel_singular_values(tensors), hankel_singular_values(sys))
+    with pytest.raises(TypeError, match=r"sys\.A: expected a tensor that can be read on the CPU"):
+        minimal((tensors[0].detach().to_sparse(), *tensors[1:]))
+    with pytest.raises(TypeError, match=r"sys\.A: expected a real array"):
+        minimal((tensors[0] + 0j, *tensors[1:]))

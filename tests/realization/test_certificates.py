@@ -375,6 +375,9 @@ def test_bad_arguments_are_named():
     for bad, error in ((-1.0, ValueError), (np.nan, ValueError), ("much", TypeError)):
         with pytest.raises(error, match="uncertainty: expected a bound of at least 0"):
             nilpotency(np.eye(2), uncertainty=bad)  # pyright: ignore
+    for bad, error in (("x", TypeError), (np.nan, ValueError), ([1.0, 2.0], ValueError)):
+        with pytest.raises(error, match="eigenvalue: expected"):
+            weyr_characteristic(np.eye(2), bad)  # pyright: ignore
     with pytest.raises(ValueError, match="dtype: expected one of float64"):
         rounding_uncertainty(np.eye(2), "int4")
     with pytest.raises(ValueError, match="box: expected low < high"):

@@ -60,6 +60,10 @@ def as_matrices(sys: Any, name: str = "sys") -> Matrices:
         )
     else:
         raise TypeError(f"{name}: expected a control.StateSpace or (A, B, C) or (A, B, C, D), got {describe(sys)}")
+    if not (dt is None or (isinstance(dt, (bool, int, float, np.number)) and 0 <= dt < np.inf)):
+        raise ValueError(
+            f"{name}.dt: expected 0 (continuous time), True or a sampling period (discrete), got {describe(dt)}"
+        )
     a = as_square(parts[0], f"{name}.A", real=True)
     n = len(a)
     b = as_array(parts[1], f"{name}.B", shape=(n, "m"), real=True)
