@@ -21,10 +21,13 @@ def lagged(series: Array, lags: int) -> Array:
     return view[:, :, ::-1].transpose(0, 2, 1).reshape(len(series) - lags, -1)
 
 
-def compress(records: Records, past: int, future: int, *, progress: bool = False) -> tuple[Array, int]:
+def compress(
+    records: Records, past: int, future: int, *, intercept: bool = False, progress: bool = False
+) -> tuple[Array, int]:
     """Triangular factor of all windows, columns [U_future, U_past, Y_past, Y_future] by time, and their number.
 
-    Every least squares problem in these samples is one in the columns of the factor.
+    Every least squares problem in these samples is one in the columns of the factor; with an intercept, one that also
+    has a constant among its regressors.
     """
     width = past + future
     pieces: list[tuple[Array, Array]] = []
@@ -36,8 +39,8 @@ def compress(records: Records, past: int, future: int, *, progress: bool = False
     factor, total = None, 0
     for y, u in tqdm(pieces, desc="compressing windows", disable=not progress):
         rows = len(y) - width + 1
-        matrix = np.empty((rows, width * (y.shape[1] + u.shape[1])))
-        start = 0
+        matrix = np.ones((rows, intercept + width * (y.shape[1] + u.shape[1])))
+        start = int(intercept)
         for series, low, high in ((u, past, width), (u, 0, past), (y, 0, past), (y, past, width)):
             if series.shape[1] == 0:
                 continue
@@ -48,4 +51,4 @@ def compress(records: Records, past: int, future: int, *, progress: bool = False
         total += rows
         factor = triangle(matrix if factor is None else np.vstack([factor, matrix]))
     assert factor is not None
-    return factor, total
+    return (factor[1:, 1:] if intercept else factor), total

@@ -81,12 +81,12 @@ def identify(
     feedthrough : bool
         Estimate D; zero otherwise.
     focus : str
-        What B, D and the initial states fit, given A and C: the free run, "simulation", or one-step errors,
-        "prediction" (which is right in closed loop too, and always taken for an unstable A).
+        What B, D, the offset and the initial states fit, given A and C: the free run, "simulation", or one-step errors,
+        "prediction" (always taken without inputs and for an unstable A).
     delay : int, sequence of int or "auto"
         Delay of the inputs in samples, one for all or one for each; "auto" estimates them (:func:`estimate_delay`).
     center : bool
-        Take out the means, and keep them as the model's offsets.
+        Estimate offsets: the mean of the inputs, and the constant of the output that fits best.
     missing : str
         What to do about NaN: "error" says where they are, "trim" leaves out missing samples at the ends of a record,
         "split" also cuts records at gaps.
@@ -120,7 +120,8 @@ def identify(
     the data. Without inputs (A, C) regress the states; with inputs they come from the shift structure of the
     observability matrix, which stays sound where inputs are strongly correlated. Noise covariances are those of the
     residuals (of the free run's errors where the focus is simulation), hence positive semidefinite, and K solves their
-    Riccati equation. B, D and the initial states solve a linear least squares problem. Cost:
+    Riccati equation. B, D, the offset and the initial states solve a linear least squares problem. Under feedback
+    from y to u, projections along the future inputs are biased, by as much as noise matters in the loop. Cost:
     :math:`O(T (q (m + p))^2)` for horizons of q samples in all, and :math:`O(T (n (m + 1) + p m)^2 p)` for the inputs.
 
     References
@@ -156,7 +157,7 @@ def identify(
     plain, y_mean, y_size, u_mean, u_size = scaled(records, center)
     p, m = records.outputs, records.inputs
     past, future = choose_horizons(plain, rule if isinstance(rule, int) else None, past, future)
-    factor, samples = compress(plain, past, future, progress=progress)
+    factor, samples = compress(plain, past, future, intercept=center, progress=progress)
     _require_excitation(factor, future, m)
     found = subspace(factor, samples, past, future, m, p, method)
     n_top = _largest_order(found, max_order, rule)
@@ -165,11 +166,11 @@ def identify(
     data = found.regression(n)
     dynamics = _dynamics(found, data, n, plain, feedthrough, stable)
     if m > 0 and focus == "simulation" and spectral_radius(dynamics.A) < 1:
-        fitted = fit_inputs(dynamics.A, dynamics.C, plain, None, feedthrough)
+        fitted = fit_inputs(dynamics.A, dynamics.C, plain, None, feedthrough, center)
         form = free_run_noise(dynamics.A, dynamics.C, _free_run_errors(dynamics, fitted, plain), past, future)
     else:
         form = _residual_noise(dynamics, data, feedthrough)
-        fitted = fit_inputs(dynamics.A, dynamics.C, plain, form.K, feedthrough)
+        fitted = fit_inputs(dynamics.A, dynamics.C, plain, form.K, feedthrough, center)
     if dynamics.price > 0:
         warnings.warn(
             f"the free fit has spectral radius {dynamics.free_radius:.4f}; the model is kept stable (radius "
@@ -193,7 +194,7 @@ def identify(
         form.K / y_size,
         form.covariance * np.outer(y_size, y_size),
         dt=dt,
-        y_offset=y_mean,
+        y_offset=y_mean + fitted.offset * y_size,
         u_offset=u_mean,
         delay=as_delay(delay, m),
         initial_states=tuple(frozen(x) for x in fitted.initial_states),
@@ -291,6 +292,6 @@ def _free_run_errors(dynamics: Dynamics, fitted: InputFit, records: Records) -> 
 
 def _predicted(dynamics: Dynamics, fitted: InputFit, gain: Array, y: Array, u: Array, start: Array) -> Array:
     """One-step predictions of a record."""
-    drive = y @ gain.T + u @ (fitted.B - gain @ fitted.D).T
+    drive = (y - fitted.offset) @ gain.T + u @ (fitted.B - gain @ fitted.D).T
     states = linear_states(dynamics.A - gain @ dynamics.C, drive, start)[:-1]
-    return states @ dynamics.C.T + u @ fitted.D.T
+    return states @ dynamics.C.T + u @ fitted.D.T + fitted.offset
