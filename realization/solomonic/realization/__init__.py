@@ -5,6 +5,17 @@ NumPy arrays and `control.StateSpace` in and out, float64, discrete time unless 
 
 from . import gallery, plots
 from ._clusters import EigenvalueCluster
+from .bilinear import (
+    BilinearSystem,
+    GeneralizedHankel,
+    PartialRealization,
+    Truncation,
+    WordKernels,
+    generalized_hankel,
+    partial_realization,
+    word_kernels,
+    words,
+)
 from .canonical import CanonicalForm, IllConditionedWarning, canonical_form
 from .companion import CompanionSystem, companion_from_diagonal
 from .diagonalizability import DiagonalizabilityCertificate, diagonalizability
@@ -22,6 +33,7 @@ from .time_varying import CutGramians, TimeVaryingSystem, shift_register
 from .weyr import WeyrCharacteristic, weyr_characteristic
 
 __all__ = [
+    "BilinearSystem",
     "CanonicalForm",
     "CompanionSystem",
     "CutGramians",
@@ -29,6 +41,7 @@ __all__ = [
     "EigenvalueCluster",
     "Equivalence",
     "FittingSplit",
+    "GeneralizedHankel",
     "Gramians",
     "IllConditionedWarning",
     "ImpulseSplit",
@@ -36,10 +49,13 @@ __all__ = [
     "KreissConstant",
     "NilpotencyCertificate",
     "NumericalRadius",
+    "PartialRealization",
     "Pseudospectrum",
     "TimeVaryingSystem",
     "ToleranceRow",
+    "Truncation",
     "WeyrCharacteristic",
+    "WordKernels",
     "canonical_form",
     "companion_from_diagonal",
     "departure_from_normality",
@@ -47,6 +63,7 @@ __all__ = [
     "equivalent",
     "fitting",
     "gallery",
+    "generalized_hankel",
     "gramians",
     "hankel_singular_values",
     "jordan_structure",
@@ -54,9 +71,12 @@ __all__ = [
     "minimal",
     "nilpotency",
     "numerical_radius",
+    "partial_realization",
     "plots",
     "pseudospectrum",
     "rounding_uncertainty",
     "shift_register",
     "weyr_characteristic",
+    "word_kernels",
+    "words",
 ]
