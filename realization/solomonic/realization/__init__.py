@@ -6,6 +6,17 @@ NumPy arrays and `control.StateSpace` in and out, float64, discrete time unless 
 from . import gallery, plots
 from ._clusters import EigenvalueCluster
 from ._repair import RepairWarning
+from .bilinear import (
+    BilinearSystem,
+    GeneralizedHankel,
+    PartialRealization,
+    Truncation,
+    WordKernels,
+    generalized_hankel,
+    partial_realization,
+    word_kernels,
+    words,
+)
 from .canonical import CanonicalForm, IllConditionedWarning, canonical_form
 from .companion import CompanionSystem, companion_from_diagonal
 from .diagonalizability import DiagonalizabilityCertificate, diagonalizability
@@ -62,6 +73,7 @@ from .weyr import WeyrCharacteristic, weyr_characteristic
 
 __all__ = [
     "OKID",
+    "BilinearSystem",
     "CanonicalForm",
     "CompanionSystem",
     "Covariances",
@@ -72,6 +84,7 @@ __all__ = [
     "FaurreInterval",
     "Filtered",
     "FittingSplit",
+    "GeneralizedHankel",
     "Gramians",
     "HoKalman",
     "IdentificationReport",
@@ -83,6 +96,7 @@ __all__ = [
     "NilpotencyCertificate",
     "NumericalRadius",
     "OrderEvidence",
+    "PartialRealization",
     "PositiveReal",
     "Pseudospectrum",
     "RepairWarning",
@@ -93,8 +107,10 @@ __all__ = [
     "StochasticModel",
     "TimeVaryingSystem",
     "ToleranceRow",
+    "Truncation",
     "WeyrCharacteristic",
     "Whiteness",
+    "WordKernels",
     "backward_model",
     "canonical_correlations",
     "canonical_form",
@@ -107,6 +123,7 @@ __all__ = [
     "fitting",
     "forward_model",
     "gallery",
+    "generalized_hankel",
     "gramians",
     "hankel_singular_values",
     "ho_kalman",
@@ -120,6 +137,7 @@ __all__ = [
     "nilpotency",
     "numerical_radius",
     "okid",
+    "partial_realization",
     "plots",
     "positive_real",
     "pseudospectrum",
@@ -132,4 +150,6 @@ __all__ = [
     "time_reverse",
     "weyr_characteristic",
     "whiteness",
+    "word_kernels",
+    "words",
 ]

@@ -8,9 +8,10 @@ import numpy as np
 import scipy.linalg
 
 from ._linalg import EPS, conjugate_partition
-from ._validate import Array, as_array, as_index
+from ._validate import Array, as_array, as_index, as_number
+from .bilinear.system import BilinearSystem
 
-__all__ = ["KnownStructure", "cyclic_shift", "jordan_matrix", "known_structure", "random_orthogonal"]
+__all__ = ["KnownStructure", "cyclic_shift", "jordan_matrix", "known_structure", "random_bilinear", "random_orthogonal"]
 
 
 class KnownStructure(NamedTuple):
@@ -173,3 +174,39 @@ def known_structure(
     jordan = tuple(sorted(sizes, reverse=True))
     matrix = _direct_sum(jordan_matrix(sizes), *blocks)
     return KnownStructure(matrix, conjugate_partition(jordan), jordan, order)
+
+
+def random_bilinear(
+    order: int, inputs: int = 1, outputs: int = 1, *, radius: float = 0.8, rng: int | np.random.Generator | None = None
+) -> BilinearSystem:
+    r"""Return a random bilinear system, minimal with probability 1 and mean-square stable under white inputs.
+
+    .. math:: \rho\Bigl(A \otimes A + \sum_j N_j \otimes N_j\Bigr) = r.
+
+    Parameters
+    ----------
+    order, inputs, outputs : int
+        n, m and p.
+    radius : float
+        r: the growth of the state's covariance a step under white inputs of variance 1; below 1 for a stable system.
+    rng : int, numpy.random.Generator or None
+        Source of the entries, normal ones: a seed, a generator, or None for a fresh one.
+
+    Returns
+    -------
+    BilinearSystem
+        With normal B, C and D.
+
+    Examples
+    --------
+    >>> round(random_bilinear(3, rng=0).mean_square_radius(), 6)
+    0.8
+    """
+    n, m = as_index(order, "order", 1, 10**4), as_index(inputs, "inputs", 1, 10**4)
+    p = as_index(outputs, "outputs", 1, 10**4)
+    radius = as_number(radius, "radius", "a number above 0", lambda x: x > 0)
+    rng = np.random.default_rng(rng)
+    a, more = rng.standard_normal((n, n)), rng.standard_normal((m, n, n)) / np.sqrt(m)
+    b, c, d = rng.standard_normal((n, m)), rng.standard_normal((p, n)), rng.standard_normal((p, m))
+    factor = np.sqrt(radius / BilinearSystem(a, more, b, c, d).mean_square_radius())
+    return BilinearSystem(factor * a, factor * more, b, c, d)
