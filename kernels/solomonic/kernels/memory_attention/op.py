@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -140,22 +139,12 @@ def memory_attention(
     _check(q, k, v, qf, kf, vf, window)
     if block is not None:
         validate.check_positive_int("block", block)
-    factor = _scale(scale, q.shape[3])
+    factor = validate.check_scale(scale, q.shape[3])
     work = validate.compute_dtype(q.dtype)
     tensors = [None if each is None else each.to(work) for each in (q, k, v, qf, kf, vf)]
     out, near, far = implementation(*tensors, window, factor, block)
     far = None if far is None else far.to(work)
     return MemoryAttentionOutput(out.to(q.dtype), MemoryAttentionLse(near.to(work), far))
-
-
-def _scale(scale: object, width: int) -> float:
-    if scale is None:
-        return max(width, 1) ** -0.5
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        raise TypeError(f"scale: expected a float, got {type(scale).__name__}")
-    if not math.isfinite(scale):
-        raise ValueError(f"scale: expected a finite number, got {scale}")
-    return float(scale)
 
 
 def _unpack(fading: object) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
