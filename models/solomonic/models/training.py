@@ -81,7 +81,7 @@ class Recipe:
             raise ValueError(f"dtype: expected 'float32' or 'bfloat16', got {self.dtype!r}")
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of a step: linear warm-up, then a cosine to ``floor * lr``."""
+        """The learning rate of a ``step``: linear warm-up, then a cosine to ``floor * lr``."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
@@ -90,9 +90,20 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """A finished training run: the model, the loss of every step (nats a token) and the seconds it took.
+    """A finished training run.
 
-    ``curve`` has a row (step, seconds, score) for every checkpoint where ``validate`` was given.
+    Parameters
+    ----------
+    model : HybridLM
+        The trained model, in evaluation mode.
+    losses : list of float
+        The loss of every step, nats a token.
+    curve : list of tuples
+        A row (step, seconds, score) for every checkpoint, where ``validate`` was given.
+    seconds : float
+        How long it took, over all parts of the run.
+    folder : Path
+        Where its checkpoint lies.
     """
 
     model: HybridLM
