@@ -6,20 +6,25 @@ keys.
 - `ssd`: selective state space scan (fading memory), returns its state
 - `short_conv`: causal depthwise convolution (eidetic memory), returns its shift register
 - `memory_attention`: attention over a window and over fading tokens in one softmax
+- `select_innovations`: which tokens are worth storing, by the innovation of an output
 - `available_backends`: what ``backend=`` accepts here
 """
 
 from solomonic.kernels.backends import available_backends
 from solomonic.kernels.memory_attention import MemoryAttentionOutput, memory_attention
+from solomonic.kernels.select_innovations import InnovationSelection, InnovationState, select_innovations
 from solomonic.kernels.short_conv import ShortConvOutput, short_conv
 from solomonic.kernels.ssd import SSDOutput, ssd
 
 __all__ = [
+    "InnovationSelection",
+    "InnovationState",
     "MemoryAttentionOutput",
     "SSDOutput",
     "ShortConvOutput",
     "available_backends",
     "memory_attention",
+    "select_innovations",
     "short_conv",
     "ssd",
 ]
