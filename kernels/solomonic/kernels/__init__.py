@@ -8,9 +8,10 @@ keys.
 - `memory_attention`: attention over a window and over fading tokens in one softmax
 - `select_innovations`: which tokens are worth storing, by the innovation of an output
 - `available_backends`: what ``backend=`` accepts here
+- `default_backend`: turns the choice of a backend off
 """
 
-from solomonic.kernels.backends import available_backends
+from solomonic.kernels.backends import available_backends, default_backend
 from solomonic.kernels.memory_attention import MemoryAttentionOutput, memory_attention
 from solomonic.kernels.select_innovations import InnovationSelection, InnovationState, select_innovations
 from solomonic.kernels.short_conv import ShortConvOutput, short_conv
@@ -23,6 +24,7 @@ __all__ = [
     "SSDOutput",
     "ShortConvOutput",
     "available_backends",
+    "default_backend",
     "memory_attention",
     "select_innovations",
     "short_conv",
