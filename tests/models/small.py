@@ -16,6 +16,12 @@ VARIANTS = {
     "mamba2-rope": {"pattern": "M2-M2", "use_pos_emb": True},
     "bmojo-f": {"pattern": "BMF-BMF", "bmojo_window": 5},
     "bmojo-f-untied": {"pattern": "BMF-BMF", "bmojo_window": 4, "tie_attn_weights": False},
+    "gdn": {"pattern": "GDN-GDN"},
+    "gdn-negative": {"pattern": "GDN-GDN", "gdn_allow_neg_eigval": True, "gdn_conv_bias": True},
+    "gka": {"pattern": "GKA-GKA"},
+    "gka-few": {"pattern": "GKA-GKA", "gka_num_iter": 3, "gka_ridge_strength": 0.1, "gka_decay_gram": False},
+    "bmojo-f-gdn": {"pattern": "BMF-BMF", "bmojo_window": 5, "ssm_mixer": "gdn"},
+    "bmojo-f-gka": {"pattern": "BMF-BMF", "bmojo_window": 4, "ssm_mixer": "gka", "tie_attn_weights": False},
     "hybrid": {"pattern": "*-BMF-M2-SWA", "bmojo_window": 6, "swa_window": 3, "tie_word_embeddings": True,
                "partial_rotary_factor": 0.5, "attention_bias": True, "rope_scaling": 2.0},
 }  # fmt: skip

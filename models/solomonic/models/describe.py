@@ -110,10 +110,7 @@ def describe(path: str | Path, *, tokens: int = 2048) -> Description:
             i,
             symbol,
             sum(p.numel() for p in layer.parameters()),
-            {
-                part: size * (max(width, 4) if part == "state" else width)
-                for part, size in layer.mixer.sizes(tokens).items()
-            },
+            layer.mixer.nbytes(tokens, width),
         )
         for i, (symbol, layer) in enumerate(zip(config.pattern, model.layers, strict=True))
     )
