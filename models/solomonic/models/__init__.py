@@ -4,10 +4,11 @@ from .checkpoint import load, save
 from .config import HybridConfig
 from .corpus import Corpus, stdlib_corpus
 from .describe import Description, describe
+from .eidetic import evict, insert, stored_tokens, with_eidetic
 from .evaluation import bits_per_token, score
 from .generate import Generation, generate
 from .lm import HybridLM, LMOutput
-from .memory import KeyValue, Memory, Part
+from .memory import KeyValue, Memory, Part, StoredTokens
 from .recipes import train_zoo, zoo_recipe
 from .training import Recipe, TrainingRun, train
 from .zoo import zoo
@@ -23,16 +24,21 @@ __all__ = [
     "Memory",
     "Part",
     "Recipe",
+    "StoredTokens",
     "TrainingRun",
     "bits_per_token",
     "describe",
+    "evict",
     "generate",
+    "insert",
     "load",
     "save",
     "score",
     "stdlib_corpus",
+    "stored_tokens",
     "train",
     "train_zoo",
+    "with_eidetic",
     "zoo",
     "zoo_recipe",
 ]

@@ -20,6 +20,7 @@ _SSM_MIXERS = {
     "gated_kalmanet": "gka",
     "parallel_latent_sketch": "gka",
 }
+_NORMS = ("l2", "relative", "random")
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -34,8 +35,8 @@ class HybridConfig:
     ----------
     pattern : tuple of str
         One symbol a layer: ``"*"`` (attention), ``"SWA"`` (sliding window attention), ``"M2"`` (Mamba2), ``"GDN"``
-        (Gated DeltaNet), ``"GKA"`` (Gated KalmaNet), ``"BMF"`` (B'MOJO-F). A string such as ``"*-BMF-BMF-*"`` is
-        split at the dashes.
+        (Gated DeltaNet), ``"GKA"`` (Gated KalmaNet), ``"BMF"`` (B'MOJO-F), ``"BMO"`` (B'MOJO with eidetic memory). A
+        string such as ``"*-BMF-BMF-*"`` is split at the dashes.
     vocab_size, hidden_size, intermediate_size : int
         Number of tokens, d and F.
     num_attention_heads, num_key_value_heads, head_dim : int
@@ -43,11 +44,22 @@ class HybridConfig:
     swa_window : int or None
         W of the ``"SWA"`` layers, tokens; needed if there are any.
     bmojo_window : int
-        W of the ``"BMF"`` layers, tokens.
+        W of the ``"BMF"`` and ``"BMO"`` layers, tokens.
     tie_attn_weights : bool
-        Whether a ``"BMF"`` layer projects inputs and fading tokens with the same weights.
+        Whether a B'MOJO layer projects inputs and fading tokens with the same weights.
     ssm_mixer : str
-        The state space layer inside ``"BMF"``: ``"mamba2"``, ``"gdn"`` or ``"gka"``.
+        The state space layer inside ``"BMF"`` and ``"BMO"``: ``"mamba2"``, ``"gdn"`` or ``"gka"``.
+    eidetic_tokens : int
+        BMO: how many tokens m_e are stored; 0 for none.
+    fading_tokens : int or None
+        BMO: how many fading tokens m_f a query reads, from 0 to W: 1 as in the paper, W (or None) as released.
+    innovation_span : int
+        BMO: how many past outputs the innovation is measured against.
+    innovation_norm : str
+        BMO: ``"l2"``, ``"relative"`` (over the norm of the output), or ``"random"``, a control that stores tokens
+        whatever they are.
+    bmojo_positions : str
+        BMO: ``"rope"`` as released, or ``"none"`` as in the paper.
     use_qk_norm, use_pos_emb : bool
         Mamba2: RMS norms, and rotary positions, on B and C before the convolution.
     gdn_allow_neg_eigval : bool
@@ -100,6 +112,11 @@ class HybridConfig:
     bmojo_window: int = 2048
     tie_attn_weights: bool = True
     ssm_mixer: str = "mamba2"
+    eidetic_tokens: int = 16
+    fading_tokens: int | None = None
+    innovation_span: int = 4
+    innovation_norm: str = "l2"
+    bmojo_positions: str = "rope"
     use_qk_norm: bool = True
     use_pos_emb: bool = False
     gdn_allow_neg_eigval: bool = False
@@ -135,6 +152,7 @@ class HybridConfig:
             "num_key_value_heads",
             "head_dim",
             "bmojo_window",
+            "innovation_span",
             "max_position_embeddings",
         ):
             _check_positive_int(name, getattr(self, name))
@@ -150,9 +168,18 @@ class HybridConfig:
         if self.ssm_mixer not in _SSM_MIXERS:
             raise ValueError(f"ssm_mixer: expected one of {', '.join(_SSM_MIXERS)}, got {self.ssm_mixer!r}")
         object.__setattr__(self, "ssm_mixer", _SSM_MIXERS[self.ssm_mixer])
-        iterations = self.gka_num_iter
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-            raise ValueError(f"gka_num_iter: expected an integer of at least 0, got {iterations!r}")
+        for name in ("gka_num_iter", "eidetic_tokens"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
+        fading, window = self.fading_tokens, self.bmojo_window
+        if fading is not None and (
+            isinstance(fading, bool) or not isinstance(fading, int) or not 0 <= fading <= window
+        ):
+            raise ValueError(f"fading_tokens: expected an integer from 0 to bmojo_window = {window}, got {fading!r}")
+        for name, offered in (("innovation_norm", _NORMS), ("bmojo_positions", ("rope", "none"))):
+            if getattr(self, name) not in offered:
+                raise ValueError(f"{name}: expected one of {', '.join(offered)}, got {getattr(self, name)!r}")
         if self.dtype not in _DTYPES:
             raise ValueError(f"dtype: expected one of {_DTYPES}, got {self.dtype!r}")
         rotated = self.head_dim * self.partial_rotary_factor
@@ -218,6 +245,7 @@ class HybridConfig:
             "bmojo_window": _bmojo_window(bmojo.get("window_size", 2048)),
             "tie_attn_weights": bmojo.get("tie_attn_weights", True),
             "ssm_mixer": str(bmojo.get("ssm_mixer", "mamba2")).lower(),
+            **{name: bmojo[name] for name in _BMO_KEYS if name in bmojo},
             "use_qk_norm": mamba2.get("use_qk_norm", True),
             "use_pos_emb": mamba2.get("use_pos_emb", False),
             "gdn_allow_neg_eigval": gdn.get("allow_neg_eigval", False),
@@ -274,13 +302,16 @@ class HybridConfig:
             out["rope_parameters"]["factor"] = self.rope_scaling
         if self.partial_rotary_factor != 1:
             out["rope_parameters"]["partial_rotary_factor"] = self.partial_rotary_factor
-        if "BMF" in self.pattern or self.bmojo_window != 2048 or not self.tie_attn_weights:
+        bmojo = {"BMF", "BMO"} & set(self.pattern)
+        if bmojo or self.bmojo_window != 2048 or not self.tie_attn_weights:
             out["bmojo_config"] = {
                 "window_size": self.bmojo_window,
                 "tie_attn_weights": self.tie_attn_weights,
                 "ssm_mixer": self.ssm_mixer,
             }
-        used = {*self.pattern, _SYMBOLS[self.ssm_mixer] if "BMF" in self.pattern else ""}
+        if "BMO" in self.pattern:
+            out["bmojo_config"].update({name: getattr(self, name) for name in _BMO_KEYS})
+        used = {*self.pattern, _SYMBOLS[self.ssm_mixer] if bmojo else ""}
         if "M2" in used or not self.use_qk_norm or self.use_pos_emb:
             out["mamba2_config"] = {"use_qk_norm": self.use_qk_norm, "use_pos_emb": self.use_pos_emb}
         if "GDN" in used:
@@ -325,6 +356,7 @@ _WRITTEN_KEYS = {
 
 #: Objects in ``config.json`` that configure the mixers; all are written.
 _SECTIONS = ("bmojo_config", "mamba2_config", "gdn_config", "gka_config", "swa_config")
+_BMO_KEYS = ("eidetic_tokens", "fading_tokens", "innovation_span", "innovation_norm", "bmojo_positions")
 _SYMBOLS = {"mamba2": "M2", "gdn": "GDN", "gka": "GKA"}
 
 #: What the format lets one choose and no published checkpoint does: the one value that is built here.

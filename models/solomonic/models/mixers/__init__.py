@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ..config import HybridConfig
 from .attention import Attention
+from .bmojo import BMojo
 from .bmojo_f import BMojoF
 from .gdn import GatedDeltaNet
 from .gka import GatedKalmaNet
@@ -18,6 +19,7 @@ MIXERS: dict[str, Callable[[HybridConfig, str], Mixer]] = {
     "GDN": GatedDeltaNet,
     "GKA": GatedKalmaNet,
     "BMF": BMojoF,
+    "BMO": BMojo,
 }
 
-__all__ = ["MIXERS", "Attention", "BMojoF", "GatedDeltaNet", "GatedKalmaNet", "Mamba2", "Mixer", "Record"]
+__all__ = ["MIXERS", "Attention", "BMojo", "BMojoF", "GatedDeltaNet", "GatedKalmaNet", "Mamba2", "Mixer", "Record"]
