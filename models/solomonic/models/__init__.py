@@ -7,6 +7,7 @@ from .describe import Description, describe
 from .eidetic import evict, insert, stored_tokens, with_eidetic
 from .evaluation import bits_per_token, score
 from .generate import Generation, generate
+from .hub import from_hub
 from .lm import HybridLM, LMOutput
 from .memory import KeyValue, Memory, Part, StoredTokens
 from .recipes import train_zoo, zoo_recipe
@@ -29,6 +30,7 @@ __all__ = [
     "bits_per_token",
     "describe",
     "evict",
+    "from_hub",
     "generate",
     "insert",
     "load",

@@ -89,6 +89,7 @@ class BMojo(BMojoF):
             tuple[Tensor, Tensor, Tensor, Tensor]
         ] = []  # keys, values, first query, and the one after the last
         options: dict[str, Any] = {}
+        register = None
         if self.fading:
             held = past["fading_tokens"]
             assert isinstance(held, KeyValue)
@@ -98,7 +99,8 @@ class BMojo(BMojoF):
                 parts["fading_tokens"] = last(register, 2 * self.window)
             else:
                 intervals, kept = self._frozen(tables.position, h.shape[1], h)
-                stored.append((*register, *(each.expand(len(h), -1) for each in intervals)))
+                enter, leave = (each.expand(len(h), -1) for each in intervals)
+                stored.append((register.key, register.value, enter, leave))
                 parts["fading_tokens"] = KeyValue(register.key[:, kept], register.value[:, kept])
         chosen = None
         if self.size:
@@ -106,7 +108,7 @@ class BMojo(BMojoF):
             assert isinstance(tokens, StoredTokens)
             chosen = self._select(f, tokens, tables.position)
             pairs = append(KeyValue(tokens.key, tokens.value), *inputs)
-            stored.append((*pairs, chosen.enter, chosen.exit))
+            stored.append((pairs.key, pairs.value, chosen.enter, chosen.exit))
             parts["eidetic"] = _kept(pairs, chosen)
         own_query = None if self.sliding else q_fading  # frozen fading tokens with their own query
         query, key, value, eidetic = _sources(q, own_query, window, stored)
@@ -118,7 +120,7 @@ class BMojo(BMojoF):
             found = {"ssm_out": f, "q": q, "k": window.key, "v": window.value, "read": read.out}
             if q_fading is not None:
                 found["q_fading"] = q_fading
-            if self.fading:
+            if register is not None:
                 found.update(k_fading=register.key, v_fading=register.value)
             if chosen is not None:
                 found.update(innovation=chosen.score, enter=chosen.enter, exit=chosen.exit)
