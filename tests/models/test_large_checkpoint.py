@@ -67,6 +67,7 @@ def write(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.large
 def test_several_gigabytes(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     if free < 8 << 30:
