@@ -142,7 +142,7 @@ class Memory:
         return self.layers[layer][part]
 
     def set(self, layer: int, part: str, value: Any) -> Memory:
-        """A memory that differs in the ``part`` of a ``layer``; ``value`` has shapes, dtype and device of the old."""
+        """A memory that differs in the ``part`` of a ``layer``; ``value`` has its shapes, dtype and device."""
         old = self.get(layer, part)
         fields: tuple[str, ...] = ("value",)
         if isinstance(old, tuple):
