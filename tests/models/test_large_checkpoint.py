@@ -77,7 +77,9 @@ def test_several_gigabytes(tmp_path):
         assert nbytes > 2 << 30
         assert describe(tmp_path).nbytes == nbytes
         command = [sys.executable, "-c", RUN, str(tmp_path), str(TOKENS)]
-        position, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        position, peak = done.stdout.split()
         assert int(position) == TOKENS
         assert int(peak) < nbytes + shard + (300 << 20)  # the interpreter's own growth, and what a token takes
     finally:

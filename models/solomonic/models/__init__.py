@@ -2,6 +2,7 @@
 
 from .checkpoint import load, save
 from .config import HybridConfig
+from .convert import prime
 from .corpus import Corpus, stdlib_corpus
 from .describe import Description, describe
 from .eidetic import evict, insert, stored_tokens, with_eidetic
@@ -34,6 +35,7 @@ __all__ = [
     "generate",
     "insert",
     "load",
+    "prime",
     "save",
     "score",
     "stdlib_corpus",

@@ -214,8 +214,10 @@ class HybridConfig:
         """Read ``raw``, the keys of a published ``config.json``; ``source`` names them in errors.
 
         Both rope formats are read (``rope_parameters``, or ``rope_theta`` with ``rope_scaling``). A B'MOJO window of
-        2^n - 1 with n >= 5, as older files have it, is read as 2^n.
+        2^n - 1 with n >= 5, as older files have it, is read as 2^n. A Qwen3 transformer is read as attention layers.
         """
+        if raw.get("model_type") == "qwen3" and isinstance(raw.get("num_hidden_layers"), int):
+            raw = {**raw, "hybrid_override_pattern": "-".join(["*"] * raw["num_hidden_layers"])}
         if raw.get("hybrid_override_pattern") is None:
             raise ValueError(
                 f"{source}: expected the key 'hybrid_override_pattern' (one symbol a layer, such as '*-BMF-BMF-*'), "
