@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["Backend", "available_backends", "choose", "default_backend", "transformed"]
+__all__ = ["Backend", "Implementation", "available_backends", "choose", "default_backend", "transformed"]
 
 Backend = Literal["auto", "reference", "cpu", "numba", "triton"]
 Implementation = Callable[..., Any] | str

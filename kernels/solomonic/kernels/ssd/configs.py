@@ -22,34 +22,44 @@ class Config(NamedTuple):
         Channels of a head in one program (backward kernels take them all).
     warps, stages : int
         Warps of a program, and stages of its software pipeline.
-    precision : str
-        How products of float32 are made: ``"tf32x3"`` on NVIDIA's matrix units (about as exact as float32),
-        ``"ieee"`` where the hardware multiplies float32 matrices.
     """
 
     Q: int
     BP: int
     warps: int
     stages: int
-    precision: str
 
 
 # (kernel, bytes of an element, size of the head: the larger of P and N) -> Q, warps, stages.
 _NVIDIA = {
-    ("forward", 2, 64): (64, 4, 2),
-    ("forward", 2, 128): (64, 8, 2),
+    ("forward", 2, 64): (32, 4, 1),
+    ("C", 2, 64): (32, 4, 1),
+    ("B", 2, 64): (32, 4, 1),
+    ("x", 2, 64): (32, 4, 1),
+    ("forward", 2, 128): (32, 8, 1),
+    ("C", 2, 128): (16, 8, 1),
+    ("B", 2, 128): (32, 8, 1),
+    ("x", 2, 128): (16, 8, 1),
     ("forward", 4, 64): (32, 8, 1),
+    ("C", 4, 64): (16, 8, 1),
+    ("B", 4, 64): (32, 8, 1),
+    ("x", 4, 64): (16, 8, 1),
     ("forward", 4, 128): (16, 8, 1),
-    ("read", 2, 64): (64, 8, 1),
-    ("read", 2, 128): (32, 8, 1),
-    ("read", 4, 64): (32, 8, 1),
-    ("read", 4, 128): (16, 8, 1),
-    ("write", 2, 64): (64, 8, 1),
-    ("write", 2, 128): (32, 8, 1),
-    ("write", 4, 64): (32, 8, 1),
-    ("write", 4, 128): (16, 8, 1),
+    ("C", 4, 128): (16, 8, 1),
+    ("B", 4, 128): (16, 8, 1),
+    ("x", 4, 128): (16, 8, 1),
 }
-_AMD: dict[tuple[str, int, int], tuple[int, int, int]] = {}
+_AMD = {
+    ("x", 2, 64): (16, 4, 1),
+    ("forward", 2, 128): (16, 8, 1),
+    ("B", 2, 128): (16, 8, 1),
+    ("C", 4, 128): (16, 4, 1),
+    ("x", 4, 128): (16, 4, 1),
+    ("forward", 4, 64): (16, 4, 1),
+    ("C", 4, 64): (16, 4, 1),
+    ("B", 4, 64): (16, 4, 1),
+    ("x", 4, 64): (16, 4, 1),
+}
 
 
 def _block(size: int) -> int:
@@ -62,8 +72,8 @@ def config(kernel: str, arch: str, itemsize: int, P: int, N: int) -> Config:
 
     Parameters
     ----------
-    kernel : {"forward", "read", "write"}
-        Forward pass, or one of the two kernels of the backward pass.
+    kernel : {"forward", "C", "B", "x"}
+        Forward pass, or one of the three kernels of the backward pass, by the gradient that it gives.
     arch : str
         Architecture, such as ``"sm_90"`` or ``"gfx942"``.
     itemsize : int
@@ -79,4 +89,4 @@ def config(kernel: str, arch: str, itemsize: int, P: int, N: int) -> Config:
     amd = arch.startswith("gfx")
     key = (kernel, 2 if itemsize == 2 else 4, 64 if max(P, N) <= 64 else 128)
     Q, warps, stages = (_AMD.get(key) if amd else None) or _NVIDIA[key]
-    return Config(Q, _block(P), warps, stages, "ieee" if amd or itemsize == 8 else "tf32x3")
+    return Config(Q, _block(P), warps, stages)

@@ -64,7 +64,7 @@ def forward_kernel(
     x_p, dt_p, A_p, B_p, C_p, D_p, h0_p, reset_p, y_p, last_p,
     table_p, scale_p, add_p, saved_p,
     x_b, x_t, x_h, dt_b, dt_t, dt_h, B_b, B_t, B_g, C_b, C_t, C_g,
-    T, H, P, N, per_B, per_C, chunks, edits, saves,
+    T, H, P: tl.constexpr, N: tl.constexpr, per_B, per_C, chunks, edits, saves,
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
     DIRECT: tl.constexpr, INITIAL: tl.constexpr, RESET: tl.constexpr, TABLE: tl.constexpr, ADD: tl.constexpr,
     UP: tl.constexpr, LOW: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
@@ -98,7 +98,7 @@ def forward_kernel(
             edit = tl.load(table_p + 4 * i + 2).to(tl.int64)
             if edit >= 0:
                 slot = (b * edits + edit) * H + h_
-                h = edited(h, scale_p + slot, add_p + slot * P * N, h_offsets, h_mask, ADD, ACC)
+                h = edited(h, scale_p + slot, add_p + slot * P * N if ADD else add_p, h_offsets, h_mask, ADD, ACC)
         else:
             start = tl.cast(i, tl.int64) * Q
             stop = T
@@ -109,19 +109,21 @@ def forward_kernel(
         Bt = load_tile(B_p + start * B_t, q, B_t, n, N, end, UP)
         Ct = load_tile(C_p + start * C_t, q, C_t, n, N, end, UP)
         xt = load_tile(x_p + start * x_t, q, x_t, p, P, end, UP)
-        mix = tl.dot(Ct, tl.trans(Bt), out_dtype=ACC, input_precision=PRECISION)
-        keep = q[:, None] >= q[None, :]
+        # Tiles are transposed: row s is the token that is written, column t the one that reads.
+        keep = q[:, None] <= q[None, :]
         if RESET:
             keep = keep & (seg[:, None] == seg[None, :])
-        mix *= tl.where(keep, tl.exp2(tl.minimum(c[:, None] - c[None, :], 0.0)), 0.0) * dt[None, :]
-        y = tl.dot(Ct, tl.trans(h).to(LOW), out_dtype=ACC, input_precision=PRECISION) * e[:, None]
-        y += tl.dot(mix.to(LOW), xt, out_dtype=ACC, input_precision=PRECISION)
+        mix = tl.where(keep, tl.exp2(tl.minimum(c[None, :] - c[:, None], 0.0)), 0.0) * dt[:, None]
+        mix *= tl.dot(Bt, tl.trans(Ct), out_dtype=ACC, input_precision=PRECISION)
+        # The state is the first factor of its products: that operand stays in registers.
+        y = tl.dot(h.to(LOW), tl.trans(Ct), out_dtype=ACC, input_precision=PRECISION) * e[None, :]
+        y += tl.dot(tl.trans(xt), mix.to(LOW), out_dtype=ACC, input_precision=PRECISION)
         if DIRECT:
-            y += direct * xt.to(ACC)
-        y_at = y_p + start * H * P + q[:, None] * (H * P) + p[None, :]
-        tl.store(y_at, y.to(y_p.dtype.element_ty), mask=(q[:, None] < end) & (p[None, :] < P))
-        write = (Bt.to(ACC) * (w * dt)[:, None]).to(LOW)
-        h = h * g + tl.dot(tl.trans(xt), write, out_dtype=ACC, input_precision=PRECISION)
+            y += direct * tl.trans(xt).to(ACC)
+        y_at = y_p + start * H * P + q[None, :] * (H * P) + p[:, None]
+        tl.store(y_at, y.to(y_p.dtype.element_ty), mask=(q[None, :] < end) & (p[:, None] < P))
+        write = (tl.trans(xt).to(ACC) * (w * dt)[None, :]).to(LOW)
+        h = h * g + tl.dot(write, Bt, out_dtype=ACC, input_precision=PRECISION)
         if TABLE:
             save = tl.load(table_p + 4 * i + 3).to(tl.int64)
             if save >= 0:
@@ -134,7 +136,7 @@ def forward_kernel(
 def step_kernel(
     x_p, dt_p, A_p, B_p, C_p, D_p, h0_p, reset_p, y_p, last_p,
     x_b, x_h, dt_b, dt_h, B_b, B_g, C_b, C_g,
-    H, P, N, per_B, per_C,
+    H, P: tl.constexpr, N: tl.constexpr, per_B, per_C,
     BP: tl.constexpr, BN: tl.constexpr,
     DIRECT: tl.constexpr, INITIAL: tl.constexpr, RESET: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solomonic.kernels.ssd.configs import config
 from solomonic.kernels.ssd.pieces import Edits, chunk_table
-from solomonic.kernels.ssd.triton_backward import backward_read_kernel, backward_write_kernel
+from solomonic.kernels.ssd.triton_backward import backward_B_kernel, backward_C_kernel, backward_x_kernel
 from solomonic.kernels.ssd.triton_forward import forward_kernel, step_kernel
 from solomonic.kernels.triton.launch import architecture_of, launch
 
@@ -59,9 +59,10 @@ class _Call:
     def options(self, kernel: str) -> tuple[int, dict[str, Any], int]:
         """Chunk, constants and channels of a program."""
         chosen = config(kernel, self.arch, self.itemsize, self.P, self.N)
-        precision = chosen.precision
-        if self.like.dtype == torch.float16 and precision == "tf32x3":
-            precision = "tf32"  # holds float16 exactly
+        # Products of float32 are exact ones: the three-pass form on NVIDIA's matrix units (tf32x3) spills. tf32
+        # holds float16 exactly; AMD's matrix units multiply float32.
+        half = self.like.dtype == torch.float16 and self.arch.startswith("sm_")
+        precision = "tf32" if half else "ieee"
         named = {"Q": chosen.Q, "BP": chosen.BP, "BN": self.BN, "PRECISION": precision}
         return (
             chosen.Q,
@@ -124,42 +125,53 @@ class _Scan(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise NotImplementedError("backend 'triton' has no second derivatives: use backend='cpu' for them")
         edits = None if scale is None else Edits(ctx.positions, scale, add)
-        dy, dlast, dsaved = _rows(dy), dlast.contiguous(), dsaved.contiguous()
+        dy, dlast, dsaved = dy.contiguous(), dlast.contiguous(), dsaved.contiguous()
         call = _Call(x, dt, B, C, ctx.saves, edits)
         scales, adds, count = _edit_arguments(edits)
         flags = {"RESET": reset is not None, "ADD": adds is not None}
-        strides = (*call.strides, *dy.stride()[:3])
         sizes = (call.T, call.H, call.P, call.N, call.per_B, call.per_C)
         per_head = call.batch, call.T, call.H
 
-        Q, named, _ = call.options("read")
+        Q, named, _ = call.options("C")
         table, chunks = call.table(Q)
         dC = call.new(*per_head, call.N, dtype=C.dtype if call.per_C == 1 else None)
         products = call.new(*per_head)
         launch(
-            backward_read_kernel,
+            backward_C_kernel,
             (call.batch * call.H,),
             *(x, dt, A, B, C, h0, reset, dy, dC, products, table, scales, adds),
-            *(*strides, *sizes, chunks, count),
+            *(*call.strides, *sizes, chunks, count),
             INITIAL=h0 is not None,
             TABLE=table is not None,
             **flags,
             **named,
         )
-        Q, named, _ = call.options("write")
+        Q, named, _ = call.options("B")
+        table, chunks = call.table(Q)
+        some, dsome = (saved, dsaved) if ctx.saves else (None, None)
+        dB = call.new(*per_head, call.N, dtype=B.dtype if call.per_B == 1 else None)
+        launch(
+            backward_B_kernel,
+            (call.batch * call.H,),
+            *(x, dt, A, C, reset, dy, dlast, dB, table, scales, dsome),
+            *(*call.strides[:6], *call.strides[9:]),
+            *(call.T, call.H, call.P, call.N, call.per_C, chunks, count, len(ctx.saves)),
+            TABLE=table is not None,
+            RESET=reset is not None,
+            **named,
+        )
+        Q, named, _ = call.options("x")
         table, chunks = call.table(Q)
         dx = call.new(*per_head, call.P, dtype=x.dtype)
         ddt = call.new(*per_head)
-        dB = call.new(*per_head, call.N, dtype=B.dtype if call.per_B == 1 else None)
         dA, dD, dh0 = call.new(call.batch, call.H), call.new(call.batch, call.H), torch.empty_like(last)
         dadd = call.new(call.batch, count, call.H, call.P, call.N) if count else None
-        some = saved if ctx.saves else None
         launch(
-            backward_write_kernel,
+            backward_x_kernel,
             (call.batch * call.H,),
-            *(x, dt, A, B, C, D, reset, dy, products, last, dlast, dx, ddt, dB, dA, dD, dh0),
-            *(table, scales, adds, some, dsaved if ctx.saves else None, dadd),
-            *(*strides, *sizes, chunks, count, len(ctx.saves)),
+            *(x, dt, A, B, C, D, reset, dy, products, last, dlast, dx, ddt, dA, dD, dh0),
+            *(table, scales, adds, some, dsome, dadd),
+            *(*call.strides, *sizes, chunks, count, len(ctx.saves)),
             DIRECT=D is not None,
             TABLE=table is not None,
             **flags,
@@ -219,27 +231,42 @@ def ssd_triton(
     D: Tensor | None,
     h0: Tensor | None,
     reset: Tensor | None,
-    edits: Edits | None = None,
-    saves: tuple[int, ...] = (),
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y [B, T, H, P], the last state and the states after the tokens `saves` [B, saves, H, P, N].
+    chunk: int = 64,
+    interventions: list[Edits | None] | None = None,
+    saves: tuple[int, ...] | None = (),
+    want: tuple[str, ...] = (),
+) -> tuple[Tensor, Tensor, Tensor | None, tuple[Tensor, ...]]:
+    """`ssd` by Triton kernels, with at most one intervention and no statistics.
 
-    Arguments are validated; x, B and C come in their own dtype and are raised inside the kernels.
+    Arguments are validated; x, B and C come in their own dtype and are raised inside the kernels. `chunk` says where
+    the chunks of ``saves=None`` end; the kernels have chunks of their own.
     """
-    h0 = None if h0 is None else h0.contiguous()
+    assert not want
+    edits = interventions[0] if interventions else None
     A, D = A.contiguous(), None if D is None else D.contiguous()
-    reset = None if reset is None else reset.contiguous()
+    h0 = None if h0 is None else h0.contiguous()
+    T = x.shape[1]
+    if saves is None:
+        saves = tuple(min(T, end) - 1 for end in range(chunk, T + chunk, chunk))
     inputs = (x, dt, A, B, C, D, h0)
     grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
-    if x.shape[1] == 1 and edits is None and not saves and not grad:
+    if T == 1 and edits is None and not saves and not grad:
         y, last = _step(x, dt, A, B, C, D, h0, reset)
-        return y, last, last.new_empty(x.shape[0], 0, *last.shape[1:])
-    positions, scale, add, wanted = (), None, None, saves
-    if edits is not None:
+        return y, last, None, ()
+    positions, scale, add = (), None, None
+    order = tuple(sorted(saves))
+    if edits is not None and edits.positions:
         positions, scale, add = edits
+        if reset is not None:
+            # An edit acts after the reset of its token: the reset becomes part of the edit.
+            at = list(positions)
+            scale = scale.masked_fill(reset[:, at, None], 0.0)
+            reset = reset.index_fill(1, torch.tensor(at, device=reset.device), False)
         if scale.requires_grad:
-            wanted = tuple(sorted({*saves, *(p - 1 for p in positions if p)}))
-    y, last, saved = _Scan.apply(x, dt, A, B, C, D, h0, scale, add, reset, positions, wanted)
-    if wanted != saves:
-        saved = saved[:, [wanted.index(position) for position in saves]]
-    return y, last, saved
+            order = tuple(sorted({*saves, *(p - 1 for p in positions if p)}))
+    reset = None if reset is None else reset.contiguous()
+    y, last, saved = _Scan.apply(x, dt, A, B, C, D, h0, scale, add, reset, positions, order)
+    kept = saved[:, [order.index(position) for position in saves]] if saves else None
+    if interventions is not None:
+        y, last, kept = y[None], last[None], None if kept is None else kept[None]
+    return y, last, kept, ()
