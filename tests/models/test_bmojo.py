@@ -114,7 +114,10 @@ def test_without_stored_tokens_it_is_bmojo_f():
     more = with_eidetic(model, 3)(ids).logits
     assert torch.equal(more[:, :5], model(ids).logits[:, :5])  # nothing is stored before the first refresh
     assert not torch.allclose(more, model(ids).logits)
-    with pytest.raises(ValueError, match=r"expected BMF layers, its pattern is M2-M2"):
+    assert torch.equal(with_eidetic(with_eidetic(model, 3), 0)(ids).logits, model(ids).logits)
+    frozen = small_model("bmojo-paper")
+    assert torch.equal(with_eidetic(frozen, 3)(ids).logits, frozen(ids).logits)
+    with pytest.raises(ValueError, match=r"expected BMF or BMO layers, its pattern is M2-M2"):
         with_eidetic(small_model("mamba2"), 3)
 
 

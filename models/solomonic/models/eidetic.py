@@ -166,22 +166,23 @@ def insert(
     return memory.set(layer, "eidetic", changed)
 
 
-def with_eidetic(model: HybridLM, tokens: int, *, span: int = 4, norm: str = "l2") -> HybridLM:
-    """A B'MOJO-F model with stored tokens in the same softmax, which it was not trained with: an experiment.
+def with_eidetic(model: HybridLM, tokens: int, *, span: int | None = None, norm: str | None = None) -> HybridLM:
+    """The same model with so many stored tokens a layer, which it may not have been trained with: an experiment.
 
-    The ``BMF`` layers become ``BMO`` layers that read the same fading tokens and, beside them, the keys and values of
-    ``tokens`` inputs of greatest innovation. Parameters are shared, not copied.
+    ``BMF`` layers become ``BMO`` layers that read the same fading tokens and, beside them in the same softmax, the keys
+    and values of ``tokens`` inputs of greatest innovation; ``BMO`` layers get another budget. Parameters are shared,
+    not copied.
 
     Parameters
     ----------
     model : HybridLM
-        A model with ``BMF`` layers.
+        A model with ``BMF`` or ``BMO`` layers.
     tokens : int
-        How many tokens a layer stores; with 0 the model computes what it did.
-    span : int
-        Past outputs that the innovation is measured against.
-    norm : str
-        ``"l2"``, ``"relative"`` or ``"random"``.
+        How many tokens a layer stores; with 0 a B'MOJO-F model computes what it did.
+    span : int or None
+        Past outputs that the innovation is measured against; None leaves it as it is.
+    norm : str or None
+        ``"l2"``, ``"relative"`` or ``"random"``; None leaves it as it is.
 
     Returns
     -------
@@ -191,7 +192,7 @@ def with_eidetic(model: HybridLM, tokens: int, *, span: int = 4, norm: str = "l2
     Raises
     ------
     ValueError
-        If the model has no ``BMF`` layers, or an option does not fit.
+        If the model has no such layers, or an option does not fit.
 
     Notes
     -----
@@ -204,15 +205,16 @@ def with_eidetic(model: HybridLM, tokens: int, *, span: int = 4, norm: str = "l2
     >>> with_eidetic(load("bmojo-f"), 8).config.pattern
     ('BMO', 'BMO', 'BMO', 'BMO')
     """
-    if "BMF" not in model.config.pattern:
-        raise ValueError(f"model: expected BMF layers, its pattern is {'-'.join(model.config.pattern)}")
+    old = model.config
+    if not {"BMF", "BMO"} & set(old.pattern):
+        raise ValueError(f"model: expected BMF or BMO layers, its pattern is {'-'.join(old.pattern)}")
     config = dataclasses.replace(
-        model.config,
-        pattern=tuple("BMO" if symbol == "BMF" else symbol for symbol in model.config.pattern),
+        old,
+        pattern=tuple("BMO" if symbol == "BMF" else symbol for symbol in old.pattern),
         eidetic_tokens=tokens,
-        fading_tokens=None,
-        innovation_span=span,
-        innovation_norm=norm,
+        fading_tokens=old.fading_tokens if "BMO" in old.pattern else None,
+        innovation_span=old.innovation_span if span is None else span,
+        innovation_norm=old.innovation_norm if norm is None else norm,
     )
     with torch.device("meta"):
         out = HybridLM(config)
