@@ -14,7 +14,7 @@ EXECUTED := $(LESSONS:notebooks/%.md=notebooks/executed/%.ipynb)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv test lint format docs notebooks report bench clean distclean
+.PHONY: help venv test lint format docs notebooks report bench kernels clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ report: venv  ## compare the checkpoints of the zoo on one page: report/index.ht
 
 bench: venv  ## run every benchmark
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+
+# Kernels are compiled, not interpreted, whatever the environment says.
+kernels: venv  ## what every Triton kernel compiles to, and the difference from what is committed; WRITE=1 commits it
+	env -u TRITON_INTERPRET $(BIN)/python -m solomonic.kernels.triton.aot $(if $(WRITE),--write) $(KERNELS)
 
 clean:  ## remove what the targets made, except .venv
 	rm -rf docs/_build docs/lessons docs/api/generated notebooks/executed report dist .pytest_cache .ruff_cache .hypothesis

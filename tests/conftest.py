@@ -1,8 +1,11 @@
-"""Shared by all tests: one torch thread, derandomized property tests in CI, the goldens and data of shared."""
+"""Shared by all tests: Triton interpreted, one torch thread, derandomized property tests in CI, goldens and data."""
 
 import os
 import sys
 from pathlib import Path
+
+# Triton decides when it is imported whether its kernels are interpreted: this comes before any import of it.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 from hypothesis import settings

@@ -1,6 +1,5 @@
 """memory_attention: the fast path against the loop and a dense mask, sources, alignment and memory."""
 
-from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -8,140 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solomonic.kernels import memory_attention
+from .attention_cases import CASES, Case, as_double, dense, error, gradients, make, outputs, run
 
 # Largest error relative to the largest value, and beside it the largest one measured over the cases below.
 FORWARD = {torch.float64: 1e-12, torch.float32: 2e-6}  # measured 2e-15, 4e-7
 BACKWARD = {torch.float64: 1e-10, torch.float32: 1e-5}  # measured 3e-15, 1e-6
-
-
-@dataclass(frozen=True)
-class Case:
-    T: int
-    window: int | None
-    past: int = 0
-    fading: str = "no"  # "yes", or "own" where the fading path has its own queries
-    more: int = 0  # fading tokens beyond the number of keys
-    H: int = 2
-    G: int = 2
-    B: int = 2
-    K: int = 4
-    V: int = 3
-    block: int | None = None
-
-    def __str__(self):
-        return "-".join(f"{f.name}{getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default)
-
-
-CASES = [
-    Case(T=0, window=4, fading="yes"),
-    Case(T=0, window=4, past=3, fading="own"),
-    Case(T=1, window=1),
-    Case(T=1, window=4, past=11, fading="yes"),
-    Case(T=1, window=4, past=11, fading="own", H=4),
-    Case(T=1, window=None, past=7),
-    Case(T=2, window=1, fading="yes"),
-    Case(T=40, window=1, fading="own"),
-    Case(T=9, window=30, fading="yes"),
-    Case(T=9, window=9, fading="yes"),
-    Case(T=13, window=9, fading="own", H=4),
-    Case(T=18, window=9, fading="yes"),
-    Case(T=32, window=9, fading="yes", block=4),
-    Case(T=32, window=9, fading="own", H=6, block=5),
-    Case(T=32, window=9, past=5, fading="yes", block=4),
-    Case(T=32, window=9, past=50, fading="yes", block=7),
-    Case(T=32, window=9, past=5, fading="yes", more=-4),
-    Case(T=32, window=9, past=5, fading="own", more=6, block=4),
-    Case(T=32, window=9, fading="yes", more=-32),
-    Case(T=63, window=16, H=4),
-    Case(T=64, window=16, fading="yes"),
-    Case(T=65, window=16, fading="own", H=4, G=1),
-    Case(T=257, window=64, fading="yes"),
-    Case(T=257, window=40, fading="own", H=4, block=128),
-    Case(T=257, window=None, H=4),
-    Case(T=65, window=None, past=31, block=16),
-    Case(T=5, window=2, fading="yes", B=0),
-    Case(T=5, window=2, fading="yes", V=0),
-    Case(T=5, window=2, fading="yes", K=0),
-]
-
-
-def make(case, dtype=torch.float64, seed=0) -> Any:
-    g = torch.Generator().manual_seed(seed)
-    c = case
-    shapes = {
-        "q": (c.B, c.T, c.H, c.K),
-        "k": (c.B, c.T + c.past, c.G, c.K),
-        "v": (c.B, c.T + c.past, c.G, c.V),
-    }
-    if c.fading == "own":
-        shapes["qf"] = (c.B, c.T, c.H, c.K)
-    if c.fading != "no":
-        shapes["kf"] = (c.B, c.T + c.past + c.more, c.G, c.K)
-        shapes["vf"] = (c.B, c.T + c.past + c.more, c.G, c.V)
-    return {n: torch.randn(*s, generator=g, dtype=torch.float64).to(dtype).requires_grad_() for n, s in shapes.items()}
-
-
-def run(tensors, window, **options):
-    fading = tuple(tensors[n] for n in ("qf", "kf", "vf") if n in tensors) or None
-    options.setdefault("backend", "cpu")
-    return memory_attention(tensors["q"], tensors["k"], tensors["v"], window=window, fading=fading, **options)
-
-
-def outputs(out):
-    """The results by name; a log-sum-exp of minus infinity must be one in both of two compared results."""
-    named = {"out": out.out, "window": out.lse.window}
-    return named if out.lse.fading is None else named | {"fading": out.lse.fading}
-
-
-def gradients(out, tensors, names=("out", "window", "fading")):
-    loss = torch.zeros((), dtype=torch.float64)
-    for name, value in outputs(out).items():
-        if name in names and value.requires_grad:
-            weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-            loss = loss + (value.double() * weights).masked_fill(value.isinf(), 0.0).sum()
-    if not loss.requires_grad:
-        return {n: torch.zeros_like(t) for n, t in tensors.items()}
-    found = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True, materialize_grads=True)
-    return dict(zip(tensors, found, strict=True))
-
-
-def error(got, want):
-    assert got.shape == want.shape
-    assert torch.equal(got.isinf(), want.isinf())
-    got, want = (t.double().masked_fill(t.isinf(), 0.0) for t in (got, want))
-    if not want.numel():
-        return 0.0
-    scale = want.abs().max().clamp(min=1e-30)
-    return torch.nan_to_num((got - want).abs().max() / scale, nan=torch.inf).item()
-
-
-def as_double(tensors) -> Any:
-    return {n: t.detach().double().requires_grad_() for n, t in tensors.items()}
-
-
-def dense(tensors, window, scale):
-    """The oracle: all scores of both sources side by side, and a mask over them."""
-    q, k, v = (tensors[n] for n in ("q", "k", "v"))
-    T, H = q.shape[1:3]
-    scores, values, sees = [], [], []
-    for query, key, value, low in (
-        (q, k, v, 0),
-        *(((tensors.get("qf", q), tensors["kf"], tensors["vf"], window),) if "kf" in tensors else ()),
-    ):
-        repeat = H // key.shape[2]
-        key, value = (t.repeat_interleave(repeat, 2) for t in (key, value))
-        behind = (torch.arange(T)[:, None] + key.shape[1] - T) - torch.arange(key.shape[1])[None, :]
-        sees.append((behind >= low) & (behind < (low + window if window else behind.max() + 1)))
-        scores.append(torch.einsum("bthk,bshk->bhts", query, key) * scale)
-        values.append(value)
-    mask = torch.cat(sees, -1)
-    weights = torch.softmax(torch.cat(scores, -1).masked_fill(~mask, -torch.inf), -1)
-    out = torch.einsum("bhts,bshv->bthv", weights, torch.cat(values, 1))
-    lses = [
-        torch.logsumexp(s.masked_fill(~m, -torch.inf), -1).transpose(1, 2) for s, m in zip(scores, sees, strict=True)
-    ]
-    return out, lses
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -164,16 +34,14 @@ def test_agrees_with_a_dense_mask(case, backend):
     tensors = make(case)
     want, lses = dense(tensors, case.window, 0.3)
     got = run(tensors, case.window, scale=0.3, backend=backend)
-    assert error(got.out, want) < 1e-12
-    assert error(got.lse.window, lses[0]) < 1e-12
-    if case.fading != "no":
-        assert error(got.lse.fading, lses[1]) < 1e-12
+    for value, oracle in zip(outputs(got).values(), (want, *lses), strict=True):
+        assert error(value, oracle) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["out", "window", "fading"])
+@pytest.mark.parametrize("name", ["out", "window", "fading", "eidetic"])
 @pytest.mark.parametrize("T", [1, 32])
 def test_gradients_through_one_output(name, T):
-    tensors = make(Case(T=T, window=9, past=31, fading="own", H=4, block=4))
+    tensors = make(Case(T=T, window=9, past=31, fading="own", stored=12, eidetic="own", H=4, block=4))
     want = gradients(run(tensors, 9, backend="reference"), tensors, (name,))
     got = gradients(run(tensors, 9, block=4), tensors, (name,))
     for argument in got:
@@ -182,7 +50,7 @@ def test_gradients_through_one_output(name, T):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_inputs_are_summed_in_float32(dtype):
-    tensors = make(Case(T=40, window=9, fading="own", H=4), dtype)
+    tensors = make(Case(T=40, window=9, fading="own", stored=12, H=4), dtype)
     exact = as_double(tensors)
     want, got = run(exact, 9, backend="reference"), run(tensors, 9)
     assert got.out.dtype == dtype
@@ -227,7 +95,7 @@ def test_split_law(fading):
 @pytest.mark.parametrize("window", [3, 16, None])
 @pytest.mark.parametrize("block", [1, 3, 16, 64])
 def test_block_size_changes_nothing(block, window):
-    case = Case(T=50, window=window, past=3, fading="no" if window is None else "own", H=4)
+    case = Case(T=50, window=window, past=3, fading="no" if window is None else "own", stored=20, H=4)
     tensors = make(case)
     want, got = run(tensors, window, block=5), run(tensors, window, block=block)
     expected = gradients(want, tensors)
@@ -241,7 +109,7 @@ def test_many_groups_of_blocks(monkeypatch):
     import sys
 
     cpu = sys.modules["solomonic.kernels.memory_attention.cpu"]
-    tensors = make(Case(T=100, window=9, past=5, fading="own", H=4))
+    tensors = make(Case(T=100, window=9, past=5, fading="own", stored=30, eidetic="own", H=4))
     want = run(tensors, 9, block=8)
     expected = gradients(want, tensors)
     monkeypatch.setattr(cpu, "_GROUP", 1)
@@ -310,12 +178,13 @@ def test_large_and_far_apart_scores():
 @pytest.mark.parametrize(("T", "past"), [(1, 3), (4, 0), (3, 2)])
 @pytest.mark.parametrize("fading", ["no", "yes", "own"])
 def test_gradcheck(T, past, fading):
-    tensors = make(Case(T=T, window=2, past=past, fading=fading, B=1, H=2, G=1, K=2, V=1))
+    stored = {"no": 0, "yes": 2, "own": 3}[fading]
+    case = Case(T=T, window=2, past=past, fading=fading, stored=stored, eidetic=fading, B=1, H=2, G=1, K=2, V=1)
+    tensors = make(case)
 
     def function(*values):
         out = run(dict(zip(tensors, values, strict=True)), 2, block=2)
-        lse = out.lse.fading
-        extra = () if lse is None else (lse.exp(),)
+        extra = [lse.exp() for lse in (out.lse.fading, out.lse.eidetic) if lse is not None]
         return out.out, out.lse.window, *extra
 
     assert torch.autograd.gradcheck(function, tuple(tensors.values()))
@@ -323,7 +192,7 @@ def test_gradcheck(T, past, fading):
 
 
 def test_function_transforms():
-    tensors = make(Case(T=12, window=3, fading="own"))
+    tensors = make(Case(T=12, window=3, fading="own", stored=5, eidetic="own"))
     values = tuple(t.detach() for t in tensors.values())
     tangents = tuple(torch.randn_like(v) for v in values)
 
@@ -386,7 +255,7 @@ def test_largest_single_tensor_is_bounded(monkeypatch):
 
 def test_non_contiguous_inputs():
     tensors = make(Case(T=21, window=4, fading="own"))
-    shuffled = {n: t.detach().transpose(0, -1).contiguous().transpose(0, -1) for n, t in tensors.items()}
+    shuffled: Any = {n: t.detach().transpose(0, -1).contiguous().transpose(0, -1) for n, t in tensors.items()}
     assert not shuffled["q"].is_contiguous()
     torch.testing.assert_close(run(shuffled, 4).out, run(tensors, 4).out)
 
@@ -410,6 +279,8 @@ def cases(draw):
         past=past,
         fading="no" if window is None else draw(st.sampled_from(["no", "yes", "own"])),
         more=draw(st.integers(-min(3, T + past), 3)),
+        stored=draw(st.integers(0, 8)),
+        eidetic=draw(st.sampled_from(["yes", "own"])),
         H=G * draw(st.integers(1, 3)),
         G=G,
         B=draw(st.integers(1, 2)),
@@ -433,7 +304,8 @@ def test_any_shape_agrees_with_the_reference(case, seed):
 
 def test_results_are_frozen_and_have_short_reprs():
     out = run(make(Case(T=3, window=2, fading="yes")), 2)
-    assert "window=(2, 3, 2), fading=(2, 3, 2)" in repr(out)
+    assert "window=(2, 3, 2), fading=(2, 3, 2), eidetic=None" in repr(out)
     assert run(make(Case(T=3, window=2)), 2).lse.fading is None
+    assert run(make(Case(T=3, window=2, fading="yes")), 2).lse.eidetic is None
     with pytest.raises(AttributeError):
         out.lse.window = None  # type: ignore[misc]

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from solomonic.models import describe, load, save
+from solomonic.models import HybridLM, describe, from_hub, load, save
 
 from .small import VARIANTS, small_config, small_model, tokens
 
@@ -176,32 +177,137 @@ def test_memory_bytes_are_bounded(name):
     for length in (1, 5, 13, 40):
         assert model(tokens(3, length)).memory.nbytes == model.memory_nbytes(length, batch_size=3)
     if "*" not in model.config.pattern:
-        assert model.memory_nbytes(10**6) == model.memory_nbytes(20)
+        assert model.memory_nbytes(6 * 10**6 + 20) == model.memory_nbytes(20)  # with a period of W, at most
+
+
+PUBLISHED = {
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "dtype": "bfloat16",
+}
 
 
 @pytest.mark.parametrize(
-    ("symbol", "nbytes"),
-    [("BMF", 18_501_384_576)],
+    ("mixer", "nbytes", "state"),
+    [("mamba2", 18_501_384_576, 2 << 20), ("gdn", 18_505_728_768, 2 << 20), ("gka", 18_510_449_664, 4 << 20)],
 )
-def test_published_size(tmp_path, symbol, nbytes):
-    """18 of 36 layers of an 8B model as B'MOJO-F over Mamba2, in bfloat16 (reference: published index file)."""
-    config = small_config(
-        "attention",
-        pattern="-".join([symbol, "*"] * 18),
-        vocab_size=151936,
-        hidden_size=4096,
-        intermediate_size=12288,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        dtype="bfloat16",
-    )
+def test_published_sizes(tmp_path, mixer, nbytes, state):
+    """18 of 36 layers of an 8B model as B'MOJO-F, in bfloat16 (reference: sizes of the published formats)."""
+    hybrid = {*range(1, 7), *range(9, 12), *range(26, 29), *range(30, 36)}
+    pattern = "-".join("BMF" if i in hybrid else "*" for i in range(36))
+    config = small_config("attention", pattern=pattern, ssm_mixer=mixer, **PUBLISHED)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     described = describe(tmp_path)
     assert described.nbytes == nbytes
     assert described.files == ()
-    layer = described.layers[0].memory_nbytes  # window 2048: 8 MiB, 16 MiB and a state of 2 MiB
-    assert (layer["window"], layer["fading_tokens"], layer["state"]) == (8 << 20, 8 << 20, 2 << 20)
+    layer = described.layers[1].memory_nbytes  # window 2048: 8 MiB, and as much of fading tokens after 2048 tokens
+    assert (layer["window"], layer["fading_tokens"], layer["state"]) == (8 << 20, 8 << 20, state)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "parameters"), [("*", 41_943_296), ("M2", 58_886_496), ("GKA", 59_138_304), ("GDN", 59_007_168)]
+)
+def test_published_mixers(symbol, parameters):
+    with torch.device("meta"):
+        model = HybridLM(small_config("attention", pattern=symbol, **PUBLISHED))
+    assert sum(p.numel() for p in model.layers[0].mixer.parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", ["bmojo-f-gka", "bmojo-f-gdn", "bmojo-untied-gdn", "mamba2-no-norms", "gdn-negative"])
+def test_tensors_win_over_the_configuration(tmp_path, caplog, name):
+    folder = save(small_model(name, dtype=torch.float32), tmp_path / "m")
+    ids = tokens(1, 17)
+    now = load(folder)(ids).logits
+    raw = json.loads((folder / "config.json").read_text())
+    for section, key, value in (
+        ("bmojo_config", "ssm_mixer", "mamba2"),
+        ("bmojo_config", "tie_attn_weights", name == "bmojo-f-gka"),
+        ("mamba2_config", "use_qk_norm", True),
+        ("gdn_config", "conv_bias", False),
+    ):
+        raw.setdefault(section, {})[key] = value
+    (folder / "config.json").write_text(json.dumps(raw))
+    model = load(folder)
+    assert "the tensors win" in caplog.text
+    assert torch.equal(model(ids).logits, now)
+    assert describe(folder).config == model.config
+
+
+def test_tensors_that_contradict_the_pattern(tmp_path):
+    folder = save(small_model("gdn", dtype=torch.float32), tmp_path / "m")
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | {"hybrid_override_pattern": "GDN-GKA"}))
+    with pytest.raises(ValueError, match=r"layer 1 is 'GKA'.*under gka, but its tensors are under gdn; the pattern"):
+        load(folder)
+    folder = save(small_model("bmojo-f", dtype=torch.float32), tmp_path / "n")
+    _edit(folder, lambda w: w.update({"model.layers.1.bmojo_f.gka.A_log": torch.zeros(4)}))
+    with pytest.raises(ValueError, match="expected one state space mixer, the tensors have gka, mamba2"):
+        load(folder)
+
+
+def test_a_tensor_listed_twice(folder):
+    weight_map = _shard(folder)
+    index = folder / "model.safetensors.index.json"
+    name = sorted(weight_map)[0]
+    text = json.dumps({"weight_map": weight_map})
+    index.write_text(text.replace('{"weight_map": {', f'{{"weight_map": {{"{name}": "model-00001.safetensors", '))
+    with pytest.raises(ValueError, match=f"{name} listed more than once"):
+        load(folder)
+
+
+def test_a_truncated_shard(folder):
+    shard = folder / sorted(set(_shard(folder).values()))[1]
+    shard.write_bytes(shard.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        load(folder)
+
+
+def test_device_maps(folder, monkeypatch):
+    ids = tokens(1, 9)
+    whole = load(folder)(ids).logits
+    for device_map in ("auto", {"": "cpu"}, {"model.layers.0": "cpu", "": "cpu"}):
+        assert torch.equal(load(folder, device_map=device_map)(ids).logits, whole)
+    nbytes = describe(folder).nbytes
+    with pytest.raises(ValueError, match=f"device_map: {nbytes:,} bytes on 'cpu', which has room for 1,000"):
+        load(folder, device_map={"": "cpu"}, max_memory={"cpu": 1000})
+    with pytest.raises(ValueError, match=r"bytes of the model fit on no device \(room: cpu: 20,000\)"):
+        load(folder, device_map="auto", max_memory={"cpu": "20KB"})
+    with pytest.raises(ValueError, match="the model has no module layers"):
+        load(folder, device_map={"layers": "cpu"})
+    with pytest.raises(ValueError, match=r"names no device for model\.embed_tokens\.weight"):
+        load(folder, device_map={"model.layers": "cpu"})
+    with pytest.raises(ValueError, match="expected 'auto' or a dictionary"):
+        load(folder, device_map="balanced")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match=r"solomonic\[hub\]"):
+        load(folder, device_map="auto")
+
+
+def test_from_hub_asks_for_one_commit(folder, monkeypatch):
+    import huggingface_hub
+
+    asked = {}
+
+    def snapshot_download(repo_id, **options):
+        asked.update(options, repo_id=repo_id)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    commit = "0123456789abcdef" * 2 + "01234567"
+    model = from_hub("someone/model", revision=commit, dtype="bfloat16")
+    assert model.model.embed_tokens.weight.dtype == torch.bfloat16
+    assert (asked["repo_id"], asked["revision"]) == ("someone/model", commit)
+    assert not any("bin" in pattern or "py" in pattern for pattern in asked["allow_patterns"])
+    for moving in ("main", commit[:7], None):
+        with pytest.raises(ValueError, match="revision: expected the hash of a commit"):
+            from_hub("someone/model", revision=moving)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"solomonic\[hub\]"):
+        from_hub("someone/model", revision=commit)
 
 
 def test_files_are_as_readable_as_others(tmp_path):

@@ -212,3 +212,25 @@ def test_stopping_a_training_run_says_how_to_go_on(capsys, checkpoint, tmp_path,
     code, _, err = call(capsys, "train", "fading", "--out", str(tmp_path / "run"))
     assert code == 130
     assert "the same command goes on from there" in err
+
+
+def test_recall_goes_on_and_writes_table_and_figures(capsys, tmp_path, monkeypatch):
+    import dataclasses
+
+    from solomonic.models import recall_study
+
+    tiny = dataclasses.replace(recall_study.SMOKE, steps=1, rows=4, batch_size=1, length=40, window=4)
+    monkeypatch.setattr(recall_study, "SMOKE", tiny)
+    out = tmp_path / "study"
+    assert call(capsys, "recall", "--smoke", "--out", str(out), "--models", "swa", "-q")[0] == 0
+    code, said, _ = call(capsys, "recall", "--smoke", "--out", str(out), "--models", "swa", "bmojo-16", "-q")
+    assert code == 0
+    assert said.count("| 2 |") == 2
+    assert (out / "table.md").read_text() == said
+    assert (out / "by-stored.png").stat().st_size > 1000
+    code, _, told = call(capsys, "recall", "--smoke", "--out", str(out), "--models", "rnn", "-q")
+    assert code == cli.WRONG
+    assert "expected names among attention" in told
+    code, _, told = call(capsys, "recall", "--smoke", "--out", str(tmp_path / "new"), "--minutes", "-1", "-q")
+    assert code == cli.STOPPED
+    assert "no run is done yet" in told

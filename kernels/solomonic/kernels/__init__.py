@@ -6,20 +6,36 @@ keys.
 - `ssd`: selective state space scan (fading memory), returns its state
 - `short_conv`: causal depthwise convolution (eidetic memory), returns its shift register
 - `memory_attention`: attention over a window and over fading tokens in one softmax
+- `delta_rule`: gated delta rule (fading memory that replaces what it holds under a key)
+- `ridge_readout`: fading memory that is read out through a ridge regression
+- `select_innovations`: which tokens are worth storing, by the innovation of an output
 - `available_backends`: what ``backend=`` accepts here
+- `default_backend`: turns the choice of a backend off
 """
 
-from solomonic.kernels.backends import available_backends
+from solomonic.kernels.backends import available_backends, default_backend
+from solomonic.kernels.delta_rule import DeltaRuleOutput, delta_rule
 from solomonic.kernels.memory_attention import MemoryAttentionOutput, memory_attention
+from solomonic.kernels.ridge_readout import RidgeReadoutOutput, RidgeState, ridge_readout
+from solomonic.kernels.select_innovations import InnovationSelection, InnovationState, select_innovations
 from solomonic.kernels.short_conv import ShortConvOutput, short_conv
 from solomonic.kernels.ssd import SSDOutput, ssd
 
 __all__ = [
+    "DeltaRuleOutput",
+    "InnovationSelection",
+    "InnovationState",
     "MemoryAttentionOutput",
+    "RidgeReadoutOutput",
+    "RidgeState",
     "SSDOutput",
     "ShortConvOutput",
     "available_backends",
+    "default_backend",
+    "delta_rule",
     "memory_attention",
+    "ridge_readout",
+    "select_innovations",
     "short_conv",
     "ssd",
 ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 __all__ = [
     "check_floating",
+    "check_gates",
     "check_like",
     "check_positive_int",
     "check_rank",
     "check_reset",
+    "check_scale",
     "check_shape",
     "check_tensor",
     "compute_dtype",
@@ -93,3 +96,37 @@ def check_positive_int(name: str, value: object) -> int:
     if value < 1:
         raise ValueError(f"{name}: expected an int of at least 1, got {value}")
     return value
+
+
+def check_scale(scale: object, width: int) -> float:
+    """The factor on the scores of heads of `width` channels: as given, or ``width ** -0.5``."""
+    if scale is None:
+        return max(width, 1) ** -0.5
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        raise TypeError(f"scale: expected a float, got {type(scale).__name__}")
+    if not math.isfinite(scale):
+        raise ValueError(f"scale: expected a finite number, got {scale}")
+    return float(scale)
+
+
+def check_gates(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gates: dict[str, torch.Tensor], reset: torch.Tensor | None
+) -> None:
+    """Raise unless q [B, T, H, K], k [B, T, G, K], v [B, T, G, V], gates [B, T, H] and reset [B, T] go together."""
+    check_floating("q", q)
+    check_rank("q", q, "B T H K")
+    batch, time, heads, width = q.shape
+    check_like("k", k, "q", q)
+    check_rank("k", k, "B T G K")
+    groups = k.shape[2]
+    if groups < 1 or heads % groups:
+        raise ValueError(f"k: expected a number of heads that divides H = {heads}, got {groups}")
+    check_shape("k", k, (batch, time, groups, width), "B T G K")
+    check_like("v", v, "q", q)
+    check_rank("v", v, "B T G V")
+    check_shape("v", v, (batch, time, groups, v.shape[3]), "B T G V")
+    for name, gate in gates.items():
+        check_like(name, gate, "q", q, dtypes=(compute_dtype(q.dtype),))
+        check_shape(name, gate, (batch, time, heads), "B T H")
+    if reset is not None:
+        check_reset("reset", reset, q)

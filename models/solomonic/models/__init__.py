@@ -2,12 +2,15 @@
 
 from .checkpoint import load, save
 from .config import HybridConfig
+from .convert import prime
 from .corpus import Corpus, stdlib_corpus
 from .describe import Description, describe
+from .eidetic import evict, insert, stored_tokens, with_eidetic
 from .evaluation import bits_per_token, score
 from .generate import Generation, generate
+from .hub import from_hub
 from .lm import HybridLM, LMOutput
-from .memory import KeyValue, Memory, Part
+from .memory import KeyValue, Memory, Part, StoredTokens
 from .recipes import train_zoo, zoo_recipe
 from .training import Recipe, TrainingRun, train
 from .zoo import zoo
@@ -23,16 +26,23 @@ __all__ = [
     "Memory",
     "Part",
     "Recipe",
+    "StoredTokens",
     "TrainingRun",
     "bits_per_token",
     "describe",
+    "evict",
+    "from_hub",
     "generate",
+    "insert",
     "load",
+    "prime",
     "save",
     "score",
     "stdlib_corpus",
+    "stored_tokens",
     "train",
     "train_zoo",
+    "with_eidetic",
     "zoo",
     "zoo_recipe",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +18,7 @@ from torch import Tensor
 from .config import HybridConfig
 from .files import whole_file, write_json
 from .lm import HybridLM
+from .placement import device_of, placement, spread
 from .zoo import zoo
 
 logger = logging.getLogger("solomonic")
@@ -30,7 +33,14 @@ DTYPES = {
 }
 
 
-def load(path_or_zoo_name: str | Path, *, dtype: str | torch.dtype | None = None, device: str = "cpu") -> HybridLM:
+def load(
+    path_or_zoo_name: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str = "cpu",
+    device_map: str | dict[str, str | int] | None = None,
+    max_memory: dict[str | int, int | str] | None = None,
+) -> HybridLM:
     """Load a checkpoint folder, or one of the models that ship with the package.
 
     Parameters
@@ -41,6 +51,11 @@ def load(path_or_zoo_name: str | Path, *, dtype: str | torch.dtype | None = None
         Dtype of the parameters: float32, bfloat16, float16 or float64; None keeps that of the configuration.
     device : str
         Where to put the model.
+    device_map : str, dict or None
+        Spread the layers over devices with accelerate: ``"auto"`` fills one device after the other, a dictionary says
+        module -> device, such as ``{"model.layers.0": 0, "": "cpu"}``. None puts everything on ``device``.
+    max_memory : dict or None
+        With a device map: device -> the most bytes (or ``"20GB"``) to put there; what is free if not given.
 
     Returns
     -------
@@ -52,8 +67,18 @@ def load(path_or_zoo_name: str | Path, *, dtype: str | torch.dtype | None = None
     FileNotFoundError
         Where the folder, its configuration or a file with weights is missing.
     ValueError
-        Where the configuration does not make sense, a file is damaged, or tensors are missing, unexpected, of the
-        wrong shape, or not finite.
+        Where the configuration does not make sense, a file is damaged, tensors are missing, unexpected, of the wrong
+        shape, or not finite, or the model does not fit on the devices.
+    ImportError
+        Where a device map is given and accelerate is not installed.
+
+    Notes
+    -----
+    Files are read one after the other: at most the model and one file are held at a time. Where tensors and
+    configuration disagree about what a layer is made of (the mixer inside B'MOJO, tied projections, norms and biases),
+    the tensors win, since they are what was trained, and a warning says so. About the kind of a layer the
+    configuration wins, since tensors do not tell attention from sliding windows: then the names do not fit, which is
+    an error.
 
     Examples
     --------
@@ -63,14 +88,15 @@ def load(path_or_zoo_name: str | Path, *, dtype: str | torch.dtype | None = None
     ('M2', 'M2', 'M2', 'M2')
     """
     folder = find(path_or_zoo_name)
-    config = _mend(HybridConfig.from_file(folder), folder)
+    where = _locate(folder)
+    config = read_config(folder, where)
     wanted = _dtype(dtype if dtype is not None else config.dtype)
     with torch.device("meta"):
         model = HybridLM(config)
     expected = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-    where = _locate(folder)
     rename = _renames(where, expected)
     _check_names(folder, {rename.get(n, n) for n in where}, set(expected), config)
+    places = None if device_map is None else placement(model, device_map, wanted, max_memory)
     loaded: dict[str, Tensor] = {}
     for file in sorted(set(where.values())):
         with _open(file) as shard:
@@ -86,9 +112,11 @@ def load(path_or_zoo_name: str | Path, *, dtype: str | torch.dtype | None = None
                 if not torch.isfinite(tensor).all():
                     raise ValueError(f"{file}: tensor {name} holds NaN or infinity")
                 # A copy: tensors mapped from the file are not aligned, which costs speed and changes the last bits.
-                loaded[target] = tensor.to(device=device, dtype=wanted, copy=True)
+                place = device if places is None else device_of(target, places)
+                loaded[target] = tensor.to(device=place, dtype=wanted, copy=True)
     model.load_state_dict(loaded, assign=True)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model if places is None else spread(model, places)
 
 
 def save(model: HybridLM, path: str | Path) -> Path:
@@ -166,7 +194,10 @@ def _locate(folder: Path) -> dict[str, Path]:
 
 def _locate_shards(folder: Path, index: Path) -> dict[str, Path]:
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        text = index.read_text(encoding="utf-8")
+        weight_map = json.loads(text, object_pairs_hook=lambda pairs: _listed_once(index, pairs))["weight_map"]
+    except _TwiceError:
+        raise
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{index}: expected JSON with a 'weight_map', got something else: {error!r}") from None
     if not isinstance(weight_map, dict):
@@ -189,22 +220,72 @@ def _locate_shards(folder: Path, index: Path) -> dict[str, Path]:
     return found
 
 
-def _mend(config: HybridConfig, folder: Path) -> HybridConfig:
-    """Take from the tensors' names what they say better than the configuration: untied projections."""
-    import dataclasses
+def _listed_once(index: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object, unless a name stands in it twice: JSON would silently keep the last."""
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(f"{index}: {_some(sorted(n for n in out if names.count(n) > 1))} listed more than once")
+    return out
 
-    if "BMF" not in config.pattern:
+
+class _TwiceError(ValueError):
+    """A name that stands twice in an index."""
+
+
+def read_config(folder: Path, where: Mapping[str, Path] | None = None) -> HybridConfig:
+    """The configuration of a checkpoint; where tensors are at hand, what they say better than ``config.json``.
+
+    ``where`` has the names of the tensors; None looks for them.
+    """
+    config = HybridConfig.from_file(folder)
+    if where is None:
+        try:
+            where = _locate(folder) if folder.is_dir() else {}
+        except FileNotFoundError:
+            where = {}
+    if not where:
         return config
-    untied = any(".bmojo_attn.q_proj_." in name for name in _locate(folder))
-    if untied == (not config.tie_attn_weights):
-        return config
-    logger.warning(
-        "%s: tie_attn_weights is %s but the tensors are %s; the tensors win",
-        folder,
-        config.tie_attn_weights,
-        "untied" if untied else "tied",
-    )
-    return dataclasses.replace(config, tie_attn_weights=not untied)
+    changes = {name: value for name, value in _told_by(where, config).items() if value != getattr(config, name)}
+    for name, value in changes.items():
+        logger.warning(
+            "%s: %s is %r in config.json, but the tensors are those of %r; the tensors win, since they were trained",
+            folder,
+            name,
+            getattr(config, name),
+            value,
+        )
+    return dataclasses.replace(config, **changes)
+
+
+def _told_by(names: Iterable[str], config: HybridConfig) -> dict[str, Any]:
+    """What the names of the tensors tell about the layers of the configuration's pattern."""
+    out: dict[str, Any] = {}
+    # Symbol -> the part of a name after "model.layers.N.", for layers of that symbol.
+    found: dict[str, set[str]] = {symbol: set() for symbol in config.pattern}
+    for name in names:
+        match = re.match(r"model\.layers\.(\d+)\.(.*)", name)
+        if match and int(match[1]) < len(config.pattern):
+            found[config.pattern[int(match[1])]].add(match[2])
+    inside = {rest.split(".", 1)[1] for symbol in ("BMF", "BMO") for rest in found.get(symbol, ()) if "bmojo" in rest}
+    if inside:
+        out["tie_attn_weights"] = not any(rest.startswith("bmojo_attn.q_proj_.") for rest in inside)
+        mixers = {prefix: name for name, prefix in _MIXER_PREFIX.items()}
+        held = sorted({mixers[rest.split(".")[0]] for rest in inside if rest.split(".")[0] in mixers})
+        if len(held) > 1:
+            raise ValueError(f"B'MOJO layers: expected one state space mixer, the tensors have {', '.join(held)}")
+        if held:
+            out["ssm_mixer"] = held[0]
+    everything = set().union(*found.values())
+    if any(".mamba." in f".{rest}" for rest in everything):
+        out["use_qk_norm"] = any(rest.endswith("mamba.B_norm.weight") for rest in everything)
+    if any(".gdn." in f".{rest}" for rest in everything):
+        out["gdn_conv_bias"] = any(rest.endswith("gdn.q_conv1d.bias") for rest in everything)
+    return out
+
+
+#: Name of a state space mixer -> its prefix in a B'MOJO layer.
+_MIXER_PREFIX = {"mamba2": "mamba", "gdn": "gdn", "gka": "gka"}
 
 
 def _renames(names: Iterable[str], expected: dict[str, tuple[int, ...]]) -> dict[str, str]:
@@ -217,8 +298,22 @@ def _renames(names: Iterable[str], expected: dict[str, tuple[int, ...]]) -> dict
     return out
 
 
+#: What a decoder layer has beside its mixer.
+_EVERY_LAYER = {"mlp", "input_layernorm", "post_attention_layernorm"}
+
+
 def _check_names(folder: Path, have: set[str], expected: set[str], config: HybridConfig) -> None:
     missing, extra = sorted(expected - have), sorted(have - expected)
+    for i, symbol in enumerate(config.pattern):
+        prefix = f"model.layers.{i}."
+        there = {n.removeprefix(prefix).split(".")[0] for n in have if n.startswith(prefix)} - _EVERY_LAYER
+        wanted = {n.removeprefix(prefix).split(".")[0] for n in expected if n.startswith(prefix)} - _EVERY_LAYER
+        if there and there != wanted:
+            raise ValueError(
+                f"{folder}: layer {i} is {symbol!r} in hybrid_override_pattern, with tensors under "
+                f"{', '.join(wanted)}, but its tensors are under {', '.join(sorted(there))}; "
+                "the pattern decides what is built: correct it, or the files"
+            )
     if config.tie_word_embeddings and extra == ["lm_head.weight"]:
         logger.info("%s: lm_head.weight is not read, since tie_word_embeddings is true", folder)
         extra = []

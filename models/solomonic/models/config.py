@@ -11,14 +11,16 @@ from typing import Any
 
 logger = logging.getLogger("solomonic")
 
-#: Symbols of the format that belong to other versions or to training only, and what they are.
-_KNOWN_ELSEWHERE = {
-    "GDN": "a Gated DeltaNet layer",
-    "GKA": "a Gated KalmaNet layer",
-    "BMO": "a full B'MOJO layer",
+#: Name of a state space layer in either published code -> our name.
+_SSM_MIXERS = {
+    "mamba2": "mamba2",
+    "gdn": "gdn",
+    "gated_deltanet": "gdn",
+    "gka": "gka",
+    "gated_kalmanet": "gka",
+    "parallel_latent_sketch": "gka",
 }
-
-_SSM_MIXERS = {"mamba2": "mamba2"}
+_NORMS = ("l2", "relative", "random")
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -32,8 +34,9 @@ class HybridConfig:
     Parameters
     ----------
     pattern : tuple of str
-        One symbol a layer: ``"*"`` (attention), ``"SWA"`` (sliding window attention), ``"M2"`` (Mamba2), ``"BMF"``
-        (B'MOJO-F). A string such as ``"*-BMF-BMF-*"`` is split at the dashes.
+        One symbol a layer: ``"*"`` (attention), ``"SWA"`` (sliding window attention), ``"M2"`` (Mamba2), ``"GDN"``
+        (Gated DeltaNet), ``"GKA"`` (Gated KalmaNet), ``"BMF"`` (B'MOJO-F), ``"BMO"`` (B'MOJO with eidetic memory). A
+        string such as ``"*-BMF-BMF-*"`` is split at the dashes.
     vocab_size, hidden_size, intermediate_size : int
         Number of tokens, d and F.
     num_attention_heads, num_key_value_heads, head_dim : int
@@ -41,13 +44,36 @@ class HybridConfig:
     swa_window : int or None
         W of the ``"SWA"`` layers, tokens; needed if there are any.
     bmojo_window : int
-        W of the ``"BMF"`` layers, tokens.
+        W of the ``"BMF"`` and ``"BMO"`` layers, tokens.
     tie_attn_weights : bool
-        Whether a ``"BMF"`` layer projects inputs and fading tokens with the same weights.
+        Whether a B'MOJO layer projects inputs and fading tokens with the same weights.
     ssm_mixer : str
-        The state space layer inside ``"BMF"``: ``"mamba2"``.
+        The state space layer inside ``"BMF"`` and ``"BMO"``: ``"mamba2"``, ``"gdn"`` or ``"gka"``.
+    eidetic_tokens : int
+        BMO: how many tokens m_e are stored; 0 for none.
+    fading_tokens : int or None
+        BMO: how many fading tokens m_f a query reads, from 0 to W: 1 as in the paper, W (or None) as released.
+    innovation_span : int
+        BMO: how many past outputs the innovation is measured against.
+    innovation_norm : str
+        BMO: ``"l2"``, ``"relative"`` (over the norm of the output), or ``"random"``, a control that stores tokens
+        whatever they are.
+    bmojo_positions : str
+        BMO: ``"rope"`` as released, or ``"none"`` as in the paper.
     use_qk_norm, use_pos_emb : bool
         Mamba2: RMS norms, and rotary positions, on B and C before the convolution.
+    gdn_allow_neg_eigval : bool
+        GDN: strengths from 0 to 2, not 1, so that a write can turn what it replaces.
+    gdn_conv_bias : bool
+        GDN: whether the convolutions have biases.
+    gdn_norm_eps, gka_norm_eps : float
+        Added to the mean square in the norm of what was read.
+    gka_num_iter : int
+        GKA: steps of the iteration; 0 leaves linear attention. It may be changed after training.
+    gka_ridge_strength : float
+        GKA: ridge relative to the norm of the Gram matrix.
+    gka_decay_gram : bool
+        GKA: whether the Gram matrix decays (``use_forgetting_gate_kk`` in the format).
     rope_theta : float
         Base of the rotary positions.
     rope_scaling : float
@@ -86,8 +112,20 @@ class HybridConfig:
     bmojo_window: int = 2048
     tie_attn_weights: bool = True
     ssm_mixer: str = "mamba2"
+    eidetic_tokens: int = 16
+    fading_tokens: int | None = None
+    innovation_span: int = 4
+    innovation_norm: str = "l2"
+    bmojo_positions: str = "rope"
     use_qk_norm: bool = True
     use_pos_emb: bool = False
+    gdn_allow_neg_eigval: bool = False
+    gdn_conv_bias: bool = False
+    gdn_norm_eps: float = 1e-5
+    gka_num_iter: int = 30
+    gka_ridge_strength: float = 0.02
+    gka_decay_gram: bool = True
+    gka_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     rope_scaling: float = 1.0
     partial_rotary_factor: float = 1.0
@@ -114,6 +152,7 @@ class HybridConfig:
             "num_key_value_heads",
             "head_dim",
             "bmojo_window",
+            "innovation_span",
             "max_position_embeddings",
         ):
             _check_positive_int(name, getattr(self, name))
@@ -127,7 +166,20 @@ class HybridConfig:
         if self.swa_window is not None:
             _check_positive_int("swa_window", self.swa_window)
         if self.ssm_mixer not in _SSM_MIXERS:
-            raise ValueError(f"ssm_mixer: expected one of {sorted(_SSM_MIXERS)}, got {self.ssm_mixer!r}")
+            raise ValueError(f"ssm_mixer: expected one of {', '.join(_SSM_MIXERS)}, got {self.ssm_mixer!r}")
+        object.__setattr__(self, "ssm_mixer", _SSM_MIXERS[self.ssm_mixer])
+        for name in ("gka_num_iter", "eidetic_tokens"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
+        fading, window = self.fading_tokens, self.bmojo_window
+        if fading is not None and (
+            isinstance(fading, bool) or not isinstance(fading, int) or not 0 <= fading <= window
+        ):
+            raise ValueError(f"fading_tokens: expected an integer from 0 to bmojo_window = {window}, got {fading!r}")
+        for name, offered in (("innovation_norm", _NORMS), ("bmojo_positions", ("rope", "none"))):
+            if getattr(self, name) not in offered:
+                raise ValueError(f"{name}: expected one of {', '.join(offered)}, got {getattr(self, name)!r}")
         if self.dtype not in _DTYPES:
             raise ValueError(f"dtype: expected one of {_DTYPES}, got {self.dtype!r}")
         rotated = self.head_dim * self.partial_rotary_factor
@@ -136,7 +188,14 @@ class HybridConfig:
                 "partial_rotary_factor: expected a share in (0, 1] that rotates an even number of the "
                 f"{self.head_dim} channels of a head, got {self.partial_rotary_factor}"
             )
-        for name in ("rope_theta", "rope_scaling", "rms_norm_eps"):
+        for name in (
+            "rope_theta",
+            "rope_scaling",
+            "rms_norm_eps",
+            "gdn_norm_eps",
+            "gka_norm_eps",
+            "gka_ridge_strength",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
 
@@ -155,8 +214,10 @@ class HybridConfig:
         """Read ``raw``, the keys of a published ``config.json``; ``source`` names them in errors.
 
         Both rope formats are read (``rope_parameters``, or ``rope_theta`` with ``rope_scaling``). A B'MOJO window of
-        2^n - 1 with n >= 5, as older files have it, is read as 2^n.
+        2^n - 1 with n >= 5, as older files have it, is read as 2^n. A Qwen3 transformer is read as attention layers.
         """
+        if raw.get("model_type") == "qwen3" and isinstance(raw.get("num_hidden_layers"), int):
+            raw = {**raw, "hybrid_override_pattern": "-".join(["*"] * raw["num_hidden_layers"])}
         if raw.get("hybrid_override_pattern") is None:
             raise ValueError(
                 f"{source}: expected the key 'hybrid_override_pattern' (one symbol a layer, such as '*-BMF-BMF-*'), "
@@ -169,12 +230,10 @@ class HybridConfig:
                 f"{source}: hybrid_override_pattern {raw['hybrid_override_pattern']!r} has {len(pattern)} layers, "
                 f"but num_hidden_layers is {layers}"
             )
-        for key in ("bmojo_config", "mamba2_config", "swa_config", "rope_parameters", "rope_scaling"):
+        for key in (*_SECTIONS, "rope_parameters", "rope_scaling"):
             if raw.get(key) is not None and not isinstance(raw[key], Mapping):
                 raise ValueError(f"{source}: {key}: expected an object, got {raw[key]!r}")
-        bmojo = raw.get("bmojo_config") or {}
-        mamba2 = raw.get("mamba2_config") or {}
-        swa = raw.get("swa_config") or {}
+        bmojo, mamba2, gdn, gka, swa = (raw.get(section) or {} for section in _SECTIONS)
         heads = raw.get("num_attention_heads", 32)
         theta, scaling, factor = _read_rope(raw, source)
         known = {
@@ -188,8 +247,16 @@ class HybridConfig:
             "bmojo_window": _bmojo_window(bmojo.get("window_size", 2048)),
             "tie_attn_weights": bmojo.get("tie_attn_weights", True),
             "ssm_mixer": str(bmojo.get("ssm_mixer", "mamba2")).lower(),
+            **{name: bmojo[name] for name in _BMO_KEYS if name in bmojo},
             "use_qk_norm": mamba2.get("use_qk_norm", True),
             "use_pos_emb": mamba2.get("use_pos_emb", False),
+            "gdn_allow_neg_eigval": gdn.get("allow_neg_eigval", False),
+            "gdn_conv_bias": gdn.get("conv_bias", False),
+            "gdn_norm_eps": gdn.get("norm_eps", 1e-5),
+            "gka_num_iter": gka.get("num_iter", 30),
+            "gka_ridge_strength": gka.get("ridge_strength", 0.02),
+            "gka_decay_gram": gka.get("use_forgetting_gate_kk", True),
+            "gka_norm_eps": gka.get("norm_eps", 1e-6),
             "rope_theta": theta,
             "rope_scaling": scaling,
             "partial_rotary_factor": factor,
@@ -201,7 +268,8 @@ class HybridConfig:
         }
         if raw.get("hidden_act", "silu") != "silu":
             raise ValueError(f"{source}: hidden_act: expected 'silu', got {raw['hidden_act']!r}")
-        extra = {k: v for k, v in raw.items() if k not in _WRITTEN_KEYS}
+        _check_fixed(raw, source)
+        extra = {k: v for k, v in raw.items() if k not in _WRITTEN_KEYS and k not in _SECTIONS}
         try:
             return cls(pattern=pattern, **known, extra=extra)
         except (ValueError, TypeError) as error:
@@ -236,14 +304,31 @@ class HybridConfig:
             out["rope_parameters"]["factor"] = self.rope_scaling
         if self.partial_rotary_factor != 1:
             out["rope_parameters"]["partial_rotary_factor"] = self.partial_rotary_factor
-        if "BMF" in self.pattern or self.bmojo_window != 2048 or not self.tie_attn_weights:
+        bmojo = {"BMF", "BMO"} & set(self.pattern)
+        if bmojo or self.bmojo_window != 2048 or not self.tie_attn_weights:
             out["bmojo_config"] = {
                 "window_size": self.bmojo_window,
                 "tie_attn_weights": self.tie_attn_weights,
                 "ssm_mixer": self.ssm_mixer,
             }
-        if {"M2", "BMF"} & set(self.pattern) or not self.use_qk_norm or self.use_pos_emb:
+        if "BMO" in self.pattern:
+            out["bmojo_config"].update({name: getattr(self, name) for name in _BMO_KEYS})
+        used = {*self.pattern, _SYMBOLS[self.ssm_mixer] if bmojo else ""}
+        if "M2" in used or not self.use_qk_norm or self.use_pos_emb:
             out["mamba2_config"] = {"use_qk_norm": self.use_qk_norm, "use_pos_emb": self.use_pos_emb}
+        if "GDN" in used:
+            out["gdn_config"] = {
+                "allow_neg_eigval": self.gdn_allow_neg_eigval,
+                "conv_bias": self.gdn_conv_bias,
+                "norm_eps": self.gdn_norm_eps,
+            }
+        if "GKA" in used:
+            out["gka_config"] = {
+                "num_iter": self.gka_num_iter,
+                "ridge_strength": self.gka_ridge_strength,
+                "use_forgetting_gate_kk": self.gka_decay_gram,
+                "norm_eps": self.gka_norm_eps,
+            }
         if self.swa_window is not None:
             out["swa_config"] = {"window_size": self.swa_window}
         return {**out, **{k: v for k, v in self.extra.items() if k not in out}}
@@ -269,8 +354,36 @@ _WRITTEN_KEYS = {
     *("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act"),
     *("rms_norm_eps", "tie_word_embeddings", "attention_bias", "max_position_embeddings", "dtype", "torch_dtype"),
     *("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor"),
-    *("bmojo_config", "mamba2_config", "swa_config"),
 }
+
+#: Objects in ``config.json`` that configure the mixers; all are written.
+_SECTIONS = ("bmojo_config", "mamba2_config", "gdn_config", "gka_config", "swa_config")
+_BMO_KEYS = ("eidetic_tokens", "fading_tokens", "innovation_span", "innovation_norm", "bmojo_positions")
+_SYMBOLS = {"mamba2": "M2", "gdn": "GDN", "gka": "GKA"}
+
+#: What the format lets one choose and no published checkpoint does: the one value that is built here.
+_FIXED = {
+    "gdn_config": {"use_gate": True, "use_short_conv": True, "conv_size": 4, "kv_proj_rank": None},
+    "gka_config": {
+        "use_alpha_connection": True,
+        "use_v_conv": True,
+        "use_forgetting_gate": True,
+        "use_gate": True,
+        "use_beta_gate": True,
+        "solver_type": "chebyshev",
+        "conv_size": 4,
+        "kv_proj_rank": None,
+        "kv_learnable_residual": False,
+    },
+}
+
+
+def _check_fixed(raw: Mapping[str, Any], source: str) -> None:
+    for section, fixed in _FIXED.items():
+        for key, value in fixed.items():
+            given = (raw.get(section) or {}).get(key, value)
+            if given != value:
+                raise ValueError(f"{source}: {section}: {key}: only {value!r} is built here, got {given!r}")
 
 
 def parse_pattern(pattern: str, *, source: str = "pattern") -> tuple[str, ...]:
@@ -293,10 +406,10 @@ def _check_symbol(symbol: str, layer: int, source: str = "") -> None:
     if symbol in MIXERS:
         return
     where = f"{source}pattern, layer {layer}: "
-    if symbol in _KNOWN_ELSEWHERE:
+    if any(mark in symbol[1:] for mark in ("*", ">", "DA")):
         raise ValueError(
-            f"{where}{symbol!r} is {_KNOWN_ELSEWHERE[symbol]}, which this version does not have; "
-            f"it builds {', '.join(MIXERS)}"
+            f"{where}{symbol!r} is a layer as it is during training (fused with its teacher, or turning into another); "
+            f"save the trained model with one of {', '.join(MIXERS)} in its place"
         )
     raise ValueError(f"{where}expected one of {', '.join(MIXERS)}, got {symbol!r}")
 

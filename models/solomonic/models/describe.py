@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import _dtype, _locate, find
+from .checkpoint import _dtype, _locate, find, read_config
 from .config import HybridConfig
 from .lm import HybridLM
 from .memory import KINDS
@@ -100,7 +100,7 @@ def describe(path: str | Path, *, tokens: int = 2048) -> Description:
     if not isinstance(tokens, int) or tokens < 0:
         raise ValueError(f"tokens: expected a whole number of at least 0, got {tokens!r}")
     folder = Path(path) if Path(path).is_file() else find(path)
-    config = HybridConfig.from_file(folder)
+    config = read_config(folder)
     width = torch.empty((), dtype=_dtype(config.dtype)).element_size()
     with torch.device("meta"):
         model = HybridLM(config).to(_dtype(config.dtype))
@@ -110,10 +110,7 @@ def describe(path: str | Path, *, tokens: int = 2048) -> Description:
             i,
             symbol,
             sum(p.numel() for p in layer.parameters()),
-            {
-                part: size * (max(width, 4) if part == "state" else width)
-                for part, size in layer.mixer.sizes(tokens).items()
-            },
+            layer.mixer.nbytes(tokens, width),
         )
         for i, (symbol, layer) in enumerate(zip(config.pattern, model.layers, strict=True))
     )

@@ -16,9 +16,10 @@ from .config import HybridConfig
 from .memory import Memory, Value
 from .mixers import MIXERS, Mixer, Record
 from .mixers.attention import init_projection
+from .mixers.gated_linear import GatedLinear
 from .mixers.mamba2 import Mamba2
 from .norm import RMSNorm
-from .rope import rotary_tables
+from .rope import Rotary, rotary_tables
 
 #: Receives (layer, name, value) of intermediate values during a forward pass.
 Recorder = Callable[[int, str, Tensor], None]
@@ -139,8 +140,7 @@ class HybridLM(nn.Module):
         width = self.model.embed_tokens.weight.element_size()
         total = 0
         for layer in self.layers:
-            for part, size in layer.mixer.sizes(tokens).items():
-                total += size * (max(width, 4) if part == "state" else width)
+            total += sum(layer.mixer.nbytes(tokens, width).values())
         return total * batch_size
 
     def _check_ids(self, ids: Tensor) -> None:
@@ -185,8 +185,9 @@ class HybridLM(nn.Module):
                 nn.init.normal_(module.weight, std=std, generator=torch_rng)
             elif isinstance(module, nn.Conv1d):
                 nn.init.uniform_(module.weight, -0.5, 0.5, generator=torch_rng)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-            elif isinstance(module, Mamba2):
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, Mamba2 | GatedLinear):
                 heads = self.config.num_attention_heads
                 if decay == "slow":
                     rate = np.geomspace(1, 16, heads)
@@ -225,7 +226,7 @@ class DecoderLayer(nn.Module):
         return getattr(self, self.mixer_name)
 
     def forward(
-        self, x: Tensor, past: Mapping[str, Value], tables: tuple[Tensor, Tensor], record: Record | None = None
+        self, x: Tensor, past: Mapping[str, Value], tables: Rotary, record: Record | None = None
     ) -> tuple[Tensor, dict[str, Value]]:
         h = self.input_layernorm(x)
         mixed, parts = self.mixer(h, past, tables, record)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from solomonic.kernels import RidgeState
+
 #: What dynamics a part has: an eidetic part is a shift register (nilpotent), a fading part a decaying state.
 #: The register of fading tokens is eidetic as a register; what it holds are summaries.
 KINDS = {
@@ -37,8 +39,37 @@ class KeyValue(NamedTuple):
     value: Tensor
 
 
+class StoredTokens(NamedTuple):
+    """Tokens that were stored for their innovation, highest first, then those that wait for the next refresh.
+
+    A slot is empty where its score is minus infinity.
+
+    Attributes
+    ----------
+    key : Tensor
+        [B, n, Hkv, D], after norm and rotation.
+    value : Tensor
+        [B, n, Hkv, D].
+    position : Tensor
+        Position of each token in the sequence, int64 [B, n]; -1 in an empty slot.
+    score : Tensor
+        Its innovation [B, n].
+    admitted : Tensor
+        Position of the first query that could read it, int64 [B, n]; 0 for tokens that wait.
+    past : Tensor
+        The last outputs of the state space layer [B, k, d], from which the next innovation is measured.
+    """
+
+    key: Tensor
+    value: Tensor
+    position: Tensor
+    score: Tensor
+    admitted: Tensor
+    past: Tensor
+
+
 #: The value of a part.
-Value = Tensor | KeyValue
+Value = Tensor | KeyValue | RidgeState | StoredTokens
 
 
 class Part(NamedTuple):
@@ -113,12 +144,14 @@ class Memory:
     def set(self, layer: int, part: str, value: Any) -> Memory:
         """A memory that differs in the ``part`` of a ``layer``; ``value`` has its shapes, dtype and device."""
         old = self.get(layer, part)
-        if isinstance(old, KeyValue):
-            if isinstance(value, Tensor) or len(value) != 2:
-                raise TypeError(f"value: part {part!r} is a pair (key, value) of tensors, got {type(value).__name__}")
-            value = KeyValue(*value)
-        for name, new, was in zip(("key", "value") if isinstance(old, KeyValue) else ("value",), tensors(value),
-                                  tensors(old), strict=True):  # fmt: skip
+        fields: tuple[str, ...] = ("value",)
+        if isinstance(old, tuple):
+            fields = type(old)._fields
+            if isinstance(value, Tensor) or len(value) != len(fields):
+                what = f"{'a pair' if len(fields) == 2 else 'a tuple'} ({', '.join(fields)}) of tensors"
+                raise TypeError(f"value: part {part!r} is {what}, got {type(value).__name__}")
+            value = type(old)(*value)
+        for name, new, was in zip(fields, tensors(value), tensors(old), strict=True):
             if not isinstance(new, Tensor):
                 raise TypeError(f"{name}: expected a torch.Tensor, got {type(new).__name__}")
             if new.shape != was.shape or new.dtype != was.dtype or new.device != was.device:
@@ -169,7 +202,7 @@ class Memory:
         return dataclasses.replace(
             self,
             layers=tuple(
-                {k: KeyValue(*map(function, v)) if isinstance(v, KeyValue) else function(v) for k, v in layer.items()}
+                {k: type(v)(*map(function, v)) if isinstance(v, tuple) else function(v) for k, v in layer.items()}
                 for layer in self.layers
             ),
         )
@@ -194,7 +227,7 @@ class Memory:
 
 def tensors(value: Value) -> tuple[Tensor, ...]:
     """The tensors of a part's value."""
-    return tuple(value) if isinstance(value, KeyValue) else (value,)
+    return tuple(value) if isinstance(value, tuple) else (value,)
 
 
 def append(register: KeyValue, key: Tensor, value: Tensor) -> KeyValue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import json
 import logging
 import math
@@ -125,10 +126,12 @@ class TrainingRun:
 
 def train(
     config: HybridConfig,
-    batches: Callable[[int], Tensor],
+    batches: Callable[[int], Tensor | tuple[Tensor, Tensor]],
     out_dir: str | Path,
     recipe: Recipe,
     *,
+    start: HybridLM | None = None,
+    parameters: Sequence[str] | None = None,
     save_every: int = 200,
     keep: int | None = 1,
     validate: Callable[[HybridLM], float] | None = None,
@@ -146,11 +149,19 @@ def train(
     config : HybridConfig
         The architecture.
     batches : callable
-        step -> token ids [batch, context + 1]; a pure function of the step, as :meth:`Corpus.batches` gives.
+        step -> token ids [batch, context + 1], of which each but the first is asked for at the one before it; or
+        (ids, targets) [batch, context] each, where -100 asks for nothing, as the generators of ``models.tasks`` give. A
+        pure function of the step, as :meth:`Corpus.batches` is.
     out_dir : path
         Folder of the run.
     recipe : Recipe
         Optimizer, schedule and seed.
+    start : HybridLM or None
+        A model of this configuration whose weights to begin with (:func:`prime` makes one of a transformer); it stays
+        as it is. None begins with random weights.
+    parameters : sequence of str or None
+        Names of the parameters to train, with wildcards as in a shell, such as ``["*.mamba.*"]``; the others stay as
+        they are. None trains all.
     save_every : int
         Steps between checkpoints.
     keep : int or None
@@ -171,7 +182,8 @@ def train(
     Raises
     ------
     ValueError
-        If the folder holds a run with another configuration or recipe, or the loss is not finite.
+        If the folder holds a run with another configuration or recipe or other parameters, a name fits no parameter,
+        ``start`` is of another configuration, or the loss is not finite.
 
     Notes
     -----
@@ -194,9 +206,19 @@ def train(
     out_dir.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
     model = HybridLM(config, rng=recipe.seed, decay=recipe.decay)
-    names = [name for name, _ in model.named_parameters()]
+    if start is not None:
+        if start.config != config:
+            raise ValueError("start: expected a model of the configuration that is trained, got another; see .config")
+        model.load_state_dict(start.state_dict())
+    names = _chosen(model, parameters)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
     optimizers = _optimizers(model, recipe)
-    what = {"config": config.to_dict(), "recipe": json.loads(json.dumps(dataclasses.asdict(recipe)))}
+    what = {
+        "config": config.to_dict(),
+        "recipe": json.loads(json.dumps(dataclasses.asdict(recipe))),
+        "parameters": None if parameters is None else names,
+    }
     losses: list[float] = []
     curve: list[tuple[int, float, float]] = []
     seconds = 0.0
@@ -233,16 +255,33 @@ def train(
         raise
     if _newest_step(out_dir) != len(losses):
         checkpoint()
+    model.requires_grad_(True)
     save(model, out_dir)
     record = {"losses": losses, "curve": curve, "seconds": seconds, "note": note or {}, **what}
     write_json(out_dir / "training.json", record)
     return TrainingRun(model, losses, curve, seconds, out_dir)
 
 
-def _step(model: HybridLM, optimizers: Sequence[Optimizer], rows: Tensor, recipe: Recipe, step: int) -> float:
+def _chosen(model: HybridLM, patterns: Sequence[str] | None) -> list[str]:
+    """Names of the parameters to train."""
+    names = [name for name, _ in model.named_parameters()]
+    if patterns is None:
+        return names
+    if isinstance(patterns, str):
+        raise TypeError(f"parameters: expected a list of names, got the string {patterns!r}")
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(f"parameters: no parameter is named {pattern!r}; there are {', '.join(names[:4])}, ...")
+    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _step(
+    model: HybridLM, optimizers: Sequence[Optimizer], rows: Tensor | tuple[Tensor, Tensor], recipe: Recipe, step: int
+) -> float:
+    ids, targets = rows if isinstance(rows, tuple) else (rows[:, :-1], rows[:, 1:])
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
-        logits = model(rows[:, :-1]).logits
-    loss = cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+        logits = model(ids).logits
+    loss = cross_entropy(logits.float().flatten(0, 1), targets.flatten())
     model.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -258,8 +297,9 @@ def _step(model: HybridLM, optimizers: Sequence[Optimizer], rows: Tensor, recipe
 def _optimizers(model: HybridLM, recipe: Recipe) -> list[Optimizer]:
     """AdamW for everything, or for what is no matrix between embedding and head, and Muon for those."""
     ends = ("model.embed_tokens.weight", "lm_head.weight")
-    by_muon = [n for n, p in model.named_parameters() if recipe.matrix_lr is not None and p.ndim == 2 and n not in ends]
-    by_adam = {n: p for n, p in model.named_parameters() if n not in set(by_muon)}
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    by_muon = [n for n, p in trained.items() if recipe.matrix_lr is not None and p.ndim == 2 and n not in ends]
+    by_adam = {n: p for n, p in trained.items() if n not in set(by_muon)}
     matrices = [p for p in by_adam.values() if p.ndim >= 2]
     vectors = [p for p in by_adam.values() if p.ndim < 2]  # norms, biases, A_log, D, dt_bias: not decayed
     groups = [
@@ -267,7 +307,7 @@ def _optimizers(model: HybridLM, recipe: Recipe) -> list[Optimizer]:
         {"params": vectors, "weight_decay": 0.0, "highest_lr": recipe.lr},
     ]
     optimizers: list[Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)]
-    if recipe.matrix_lr is not None:
+    if recipe.matrix_lr is not None and by_muon:
         params = dict(model.named_parameters())
         muon = Muon([params[n] for n in by_muon], recipe.matrix_lr, weight_decay=recipe.weight_decay)
         muon.param_groups[0]["highest_lr"] = recipe.matrix_lr
@@ -300,6 +340,8 @@ def _restore(
         moments = load_file(folder / "optimizer.safetensors")
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
         raise ValueError(f"{folder}: this checkpoint cannot be read ({error}); delete it to go on without it") from None
+    if state.get("parameters") != what["parameters"]:
+        raise ValueError(f"out_dir: {folder.parent} holds a run that trains other parameters; use another folder")
     for key in ("config", "recipe"):
         if state[key] != what[key]:
             differs = sorted(k for k in what[key] if state[key].get(k) != what[key][k])

@@ -8,6 +8,7 @@ from .bend import bend
 from .fading import default_lags, fading, reach
 from .influence import layer_influence
 from .labelled import load_dataset, save_dataset
+from .recall_table import recall_markdown, recall_table
 from .report import report
 from .retention import retention
 from .split_law import split_law
@@ -27,6 +28,8 @@ __all__ = [
     "load_dataset",
     "plots",
     "reach",
+    "recall_markdown",
+    "recall_table",
     "report",
     "retention",
     "save_dataset",

@@ -1,4 +1,4 @@
-"""The command ``solomonic``: report, zoo, describe, train, check."""
+"""The command ``solomonic``: report, zoo, describe, train, check, recall."""
 
 from __future__ import annotations
 
@@ -232,6 +232,52 @@ def check(path: str, *, quiet: Quiet = False) -> int:
     holds, sentence = look(load(path), progress=not quiet)
     print(sentence)
     return 0 if holds else FAILED
+
+
+@app.command
+def recall(
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "--out-dir", "-o"])] = Path("runs/recall"),
+    minutes: float | None = None,
+    seeds: int | None = None,
+    models: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    smoke: Annotated[bool, Parameter(negative=())] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train two-layer models of every kind on associative recall; table and plots of what each recalls.
+
+    Stopped at any point, the same command goes on; whole seeds are done first.
+
+    Parameters
+    ----------
+    out
+        Folder of the study; `table.md` and the plots are written into it after every call.
+    minutes
+        Begin no run later than that after the start.
+    seeds
+        How many seeds, from 0 on.
+    models
+        Only these models.
+    smoke
+        One tiny run of three models, to see that it works.
+    """
+    from solomonic.models.recall_study import SMOKE, RecallStudy, run_recall_study
+
+    from .recall_figures import write_recall_study
+
+    _ready()
+    study = SMOKE if smoke else RecallStudy()
+    changes: dict[str, Any] = {} if seeds is None else {"seeds": tuple(range(seeds))}
+    if models:
+        changes["models"] = tuple(models)
+    study = dataclasses.replace(study, **changes)
+    try:
+        results = run_recall_study(out, study, minutes=minutes, progress=not quiet)
+    except KeyboardInterrupt:
+        raise Stopped(f"{out} holds what is done; the same command goes on") from None
+    if not results:
+        raise Stopped(f"no run is done yet; {out} holds the beginnings")
+    print(write_recall_study(results, out))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,8 +13,8 @@ from solomonic.kernels import memory_attention
 from ..config import HybridConfig
 from ..memory import KeyValue, Value, append, last
 from ..norm import RMSNorm
-from ..rope import rotate
-from .mixer import Record
+from ..rope import Rotary, rotate
+from .mixer import Record, part_nbytes
 
 
 class Attention(nn.Module):
@@ -45,8 +45,11 @@ class Attention(nn.Module):
         kept = tokens if self.window is None else min(tokens, self.window)
         return {self.part: 2 * kept * self.config.num_key_value_heads * self.config.head_dim}
 
+    def nbytes(self, tokens: int, width: int) -> dict[str, int]:
+        return part_nbytes(self.sizes(tokens), width)
+
     def forward(
-        self, h: Tensor, past: Mapping[str, Value], tables: tuple[Tensor, Tensor], record: Record | None = None
+        self, h: Tensor, past: Mapping[str, Value], tables: Rotary, record: Record | None = None
     ) -> tuple[Tensor, dict[str, Value]]:
         width = self.config.head_dim
         q = rotate(self.q_norm(self.q_proj(h).unflatten(-1, (-1, width))), tables)

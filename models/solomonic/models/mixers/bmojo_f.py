@@ -11,18 +11,23 @@ from solomonic.kernels import memory_attention
 from ..config import HybridConfig
 from ..memory import KeyValue, Value, append, last
 from ..norm import RMSNorm
-from ..rope import rotate
+from ..rope import Rotary, rotate
 from .attention import empty_register, sizes
+from .gdn import GatedDeltaNet
+from .gka import GatedKalmaNet
 from .mamba2 import Mamba2
-from .mixer import Record
+from .mixer import Record, part_nbytes
+
+#: Name in a configuration -> the layer whose outputs are the fading tokens.
+SSM_MIXERS = {"mamba2": Mamba2, "gdn": GatedDeltaNet, "gka": GatedKalmaNet}
 
 
 class BMojoF(nn.Module):
     """B'MOJO-F as released (Zancato et al., arXiv 2407.06324, section 3; window of fading tokens as in the release).
 
-    The fading tokens f are the complete output of a Mamba2 layer. Query t reads the inputs t-W+1 .. t and the fading
-    tokens t-2W+1 .. t-W in one softmax, so that the fading tokens stand for what has left the window. Its memory is
-    that of the Mamba2 layer, a register of W inputs and one of 2W fading tokens.
+    The fading tokens f are the complete output of a Mamba2, GDN or GKA layer. Query t reads the inputs t-W+1 .. t and
+    the fading tokens t-2W+1 .. t-W in one softmax, so that the fading tokens stand for what has left the window. Its
+    memory is that of this layer, a register of W inputs and one of 2W fading tokens.
     """
 
     name = "bmojo_f"
@@ -31,29 +36,39 @@ class BMojoF(nn.Module):
         super().__init__()
         self.config = config
         self.window = config.bmojo_window
-        self.mamba = Mamba2(config)
+        ssm = SSM_MIXERS[config.ssm_mixer](config)
+        self.ssm_name = ssm.name
+        self.add_module(ssm.name, ssm)
         self.bmojo_attn = Projections(config)
+
+    @property
+    def ssm(self) -> Mamba2 | GatedDeltaNet | GatedKalmaNet:
+        """The layer whose outputs are the fading tokens, whatever its published name is."""
+        return getattr(self, self.ssm_name)
 
     def empty(self, batch_size: int, like: Tensor) -> dict[str, Value]:
         register = empty_register(self.config, batch_size, like)
-        return {**self.mamba.empty(batch_size, like), "window": register, "fading_tokens": register}
+        return {**self.ssm.empty(batch_size, like), "window": register, "fading_tokens": register}
 
     def sizes(self, tokens: int) -> dict[str, int]:
         token = 2 * self.config.num_key_value_heads * self.config.head_dim
         return {
-            **self.mamba.sizes(tokens),
+            **self.ssm.sizes(tokens),
             "window": token * min(tokens, self.window),
             "fading_tokens": token * min(tokens, 2 * self.window),
         }
+
+    def nbytes(self, tokens: int, width: int) -> dict[str, int]:
+        return part_nbytes(self.sizes(tokens), width)
 
     def forward(
         self,
         h: Tensor,
         past: Mapping[str, Value],
-        tables: tuple[Tensor, Tensor],
+        tables: Rotary,
         record: Record | None = None,
     ) -> tuple[Tensor, dict[str, Value]]:
-        f, ssm_parts = self.mamba(h, past, tables, record)
+        f, ssm_parts = self.ssm(h, past, tables, record)
         q, q_fading, inputs, fading = self.bmojo_attn.project(h, f, tables)
         window, fading_tokens = past["window"], past["fading_tokens"]
         assert isinstance(window, KeyValue)
@@ -107,9 +122,7 @@ class Projections(nn.Module):
             self.q_norm_ = RMSNorm(width, config.rms_norm_eps)
             self.k_norm_ = RMSNorm(width, config.rms_norm_eps)
 
-    def project(
-        self, h: Tensor, f: Tensor, tables: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor | None, KeyValue, KeyValue]:
+    def project(self, h: Tensor, f: Tensor, tables: Rotary) -> tuple[Tensor, Tensor | None, KeyValue, KeyValue]:
         """Queries, queries of the fading path (None where they are the same), and both sets of keys and values."""
         heads = (-1, self.width)
         q = rotate(self.q_norm(self.q_proj(h).unflatten(-1, heads)), tables)

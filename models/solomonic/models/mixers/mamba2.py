@@ -11,11 +11,11 @@ from torch.nn.functional import silu, softplus
 from solomonic.kernels import short_conv, ssd
 
 from ..config import HybridConfig
-from ..memory import KeyValue, Value
+from ..memory import Value
 from ..norm import RMSNorm, unit_rms
-from ..rope import rotate
+from ..rope import Rotary, rotate
 from .attention import sizes
-from .mixer import Record
+from .mixer import Record, part_nbytes
 
 CONV_WIDTH = 4
 NORM_EPS = 1e-5  # of the gated norm; B and C norms have 1e-6
@@ -60,18 +60,21 @@ class Mamba2(nn.Module):
         heads, width = self.config.num_attention_heads, self.config.head_dim
         return {"conv": (CONV_WIDTH - 1) * sum(self.split[1:4]), "state": heads * width * width}
 
+    def nbytes(self, tokens: int, width: int) -> dict[str, int]:
+        return part_nbytes(self.sizes(tokens), width)
+
     def forward(
         self,
         h: Tensor,
         past: Mapping[str, Value],
-        tables: tuple[Tensor, Tensor],
+        tables: Rotary,
         record: Record | None = None,
     ) -> tuple[Tensor, dict[str, Value]]:
         width = self.config.head_dim
         groups = self.config.num_attention_heads // self.config.num_key_value_heads
         register, state = past["conv"], past["state"]
-        assert not isinstance(register, KeyValue)
-        assert not isinstance(state, KeyValue)
+        assert isinstance(register, Tensor)
+        assert isinstance(state, Tensor)
         z, x, B, C, dt = self.in_proj(h).split(self.split, -1)
         if self.config.use_qk_norm:
             B = self.B_norm(B.unflatten(-1, (-1, width))).flatten(2)

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..memory import Value
+from ..rope import Rotary
 
 #: Receives (name, value) of intermediate values of one layer.
 Record = Callable[[str, Tensor], None]
@@ -27,8 +28,12 @@ class Mixer(Protocol):
         """How many numbers each part holds after that many tokens, for one sequence."""
         ...
 
+    def nbytes(self, tokens: int, width: int) -> dict[str, int]:
+        """Bytes of each part after that many tokens, for one sequence of a model whose numbers have ``width`` bytes."""
+        ...
+
     def __call__(
-        self, h: Tensor, past: Mapping[str, Value], tables: tuple[Tensor, Tensor], record: Record | None = None
+        self, h: Tensor, past: Mapping[str, Value], tables: Rotary, record: Record | None = None
     ) -> tuple[Tensor, dict[str, Value]]:
         """From h [B, T, d] and its parts of the memory: the output [B, T, d], and the parts after the last token.
 
@@ -36,3 +41,8 @@ class Mixer(Protocol):
         where nobody asks for them.
         """
         ...
+
+
+def part_nbytes(sizes: Mapping[str, int], width: int) -> dict[str, int]:
+    """Bytes of parts of so many numbers: states are kept in float32 at least."""
+    return {part: size * (max(width, 4) if part == "state" else width) for part, size in sizes.items()}

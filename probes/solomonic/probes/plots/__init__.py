@@ -7,6 +7,7 @@ from .half_lives import half_lives
 from .layer_influence import layer_influence
 from .learning_curves import learning_curves
 from .recall import recall
+from .recall_study import recall_study
 from .retention import retention
 from .split_law import split_law
 from .structure import structure
@@ -19,6 +20,7 @@ __all__ = [
     "layer_influence",
     "learning_curves",
     "recall",
+    "recall_study",
     "retention",
     "split_law",
     "structure",

@@ -1,0 +1,80 @@
+"""The recall study as a table and as plots."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from solomonic.probes import plots, recall_markdown, recall_table
+from solomonic.probes.recall_figures import write_recall_study
+
+
+def run(model, seed, accuracy, *, decay="slow", choice=0.5, pairs=4, budget=None):
+    return {
+        "model": model,
+        "pairs": pairs,
+        "decay": decay,
+        "seed": seed,
+        "accuracy": accuracy,
+        "choice": choice,
+        "by_lag": {"to 16": accuracy, "over 16": None if seed == 2 else accuracy / 2},
+        "by_budget": budget or {},
+        "memory_nbytes": 2048,
+    }
+
+
+RESULTS = [
+    *(run("swa", seed, a) for seed, a in enumerate((0.2, 0.3, 0.7))),
+    *(run("bmojo-16", seed, 0.9, choice=0.4, budget={"0": [0.1, 0.1], "16": [0.9, 0.8]}) for seed in range(3)),
+    *(run("bmojo-16", seed, 0.6, decay="default", choice=0.6, budget={"0": [0.2, 0.1], "16": [0.6, 0.5]})
+      for seed in range(3)),
+    run("swa", 0, 0.1, pairs=8),
+]  # fmt: skip
+
+
+def test_means_and_intervals():
+    table = recall_table(RESULTS)
+    mean, low, high = table.accuracy.sel(model="swa", pairs=4).values
+    interval = ttest_1samp([0.2, 0.3, 0.7], 0).confidence_interval(0.95)
+    assert mean == pytest.approx(0.4)
+    assert (low, high) == (0.0, pytest.approx(min(1.0, interval.high)))
+    assert np.isnan(table.accuracy.sel(model="swa", pairs=8, bound="low"))
+    assert table.seeds.sel(model="swa").values.tolist() == [3, 1]
+    assert table.by_lag.sel(model="swa", pairs=4, lag="over 16", bound="mean") == pytest.approx(0.125)
+    assert table.accuracy.attrs["units"] == "share of questions"
+
+
+def test_the_decay_is_chosen_on_other_rows():
+    table = recall_table(RESULTS)
+    assert table.decay.sel(model="bmojo-16", pairs=4).item() == "default"  # though "slow" has more in the table's rows
+    assert table.accuracy.sel(model="bmojo-16", pairs=4, bound="mean") == pytest.approx(0.6)
+    assert table.far_by_budget.sel(model="bmojo-16", pairs=4, bound="mean").values.tolist() == pytest.approx([0.1, 0.5])
+    assert np.isnan(table.accuracy.sel(model="bmojo-16", pairs=8)).all()
+    text = recall_markdown(table).splitlines()
+    assert len(text) == 2 + 3
+    assert "| 4 | bmojo-16 | default | 3 | 2,048 | 0.60 (0.60 to 0.60) |" in text[3]
+
+
+def test_plots_and_files(tmp_path):
+    table = recall_table(RESULTS)
+    for by in ("lag", "pairs", "stored"):
+        ax = plots.recall_study(table, by=by, pairs=4)
+        drawn = {text.get_text() for text in ax.texts}
+        assert drawn == ({"bmojo-16"} if by == "stored" else {"swa", "bmojo-16"})
+        assert ax.get_xlabel()
+        assert "share of questions" in ax.get_ylabel()
+    curve = plots.recall_study(table, by="lag", pairs=4).lines[0]
+    np.testing.assert_allclose(curve.get_ydata(), [0.4, 0.125])
+    write_recall_study(RESULTS, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"table.md", "by-lag-4.png", "by-lag-8.png", "by-pairs.png"}
+
+
+def test_refused():
+    with pytest.raises(ValueError, match="expected at least one run"):
+        recall_table([])
+    table = recall_table(RESULTS)
+    with pytest.raises(ValueError, match="by: expected one of lag, pairs, stored"):
+        plots.recall_study(table, by="seed")
+    with pytest.raises(ValueError, match=r"pairs: expected one of \[4, 8\], got 5"):
+        plots.recall_study(table, pairs=5)
+    with pytest.raises(ValueError, match="none stores tokens"):
+        plots.recall_study(table, by="stored", pairs=8)
