@@ -4,8 +4,9 @@ Layout letters: B batch, T time, H heads, P head channels, N state, K key, V val
 keys.
 
 - `ssd`: selective state space scan (fading memory), returns its state
+- `selective_scan`: the scan of Mamba-1, a decay per channel and state (fading memory), returns its state
 - `short_conv`: causal depthwise convolution (eidetic memory), returns its shift register
-- `memory_attention`: attention over a window and over fading tokens in one softmax
+- `memory_attention`: attention over a window, over fading tokens and over stored tokens in one softmax
 - `select_innovations`: which tokens are worth storing, by the innovation of an output
 - `available_backends`: what ``backend=`` accepts here
 - `default_backend`: turns the choice of a backend off
@@ -14,6 +15,7 @@ keys.
 from solomonic.kernels.backends import available_backends, default_backend
 from solomonic.kernels.memory_attention import MemoryAttentionOutput, memory_attention
 from solomonic.kernels.select_innovations import InnovationSelection, InnovationState, select_innovations
+from solomonic.kernels.selective_scan import SelectiveScanOutput, selective_scan
 from solomonic.kernels.short_conv import ShortConvOutput, short_conv
 from solomonic.kernels.ssd import SSDOutput, ssd
 
@@ -22,11 +24,13 @@ __all__ = [
     "InnovationState",
     "MemoryAttentionOutput",
     "SSDOutput",
+    "SelectiveScanOutput",
     "ShortConvOutput",
     "available_backends",
     "default_backend",
     "memory_attention",
     "select_innovations",
+    "selective_scan",
     "short_conv",
     "ssd",
 ]
