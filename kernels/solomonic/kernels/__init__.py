@@ -4,10 +4,11 @@ Layout letters: B batch, T time, H heads, P head channels, N state, K key, V val
 keys.
 
 - `ssd`: selective state space scan (fading memory), returns its state
+- `selective_scan`: the scan of Mamba-1, a decay per channel and state (fading memory), returns its state
 - `short_conv`: causal depthwise convolution (eidetic memory), returns its shift register
-- `memory_attention`: attention over a window and over fading tokens in one softmax
 - `delta_rule`: gated delta rule (fading memory that replaces what it holds under a key)
 - `ridge_readout`: fading memory that is read out through a ridge regression
+- `memory_attention`: attention over a window, over fading tokens and over stored tokens in one softmax
 - `select_innovations`: which tokens are worth storing, by the innovation of an output
 - `available_backends`: what ``backend=`` accepts here
 - `default_backend`: turns the choice of a backend off
@@ -18,6 +19,7 @@ from solomonic.kernels.delta_rule import DeltaRuleOutput, delta_rule
 from solomonic.kernels.memory_attention import MemoryAttentionOutput, memory_attention
 from solomonic.kernels.ridge_readout import RidgeReadoutOutput, RidgeState, ridge_readout
 from solomonic.kernels.select_innovations import InnovationSelection, InnovationState, select_innovations
+from solomonic.kernels.selective_scan import SelectiveScanOutput, selective_scan
 from solomonic.kernels.short_conv import ShortConvOutput, short_conv
 from solomonic.kernels.ssd import SSDOutput, ssd
 
@@ -29,6 +31,7 @@ __all__ = [
     "RidgeReadoutOutput",
     "RidgeState",
     "SSDOutput",
+    "SelectiveScanOutput",
     "ShortConvOutput",
     "available_backends",
     "default_backend",
@@ -36,6 +39,7 @@ __all__ = [
     "memory_attention",
     "ridge_readout",
     "select_innovations",
+    "selective_scan",
     "short_conv",
     "ssd",
 ]

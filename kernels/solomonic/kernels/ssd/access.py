@@ -59,20 +59,31 @@ class _Chunks:
         made = torch.matmul(u.permute(0, 2, 3, 1), keys.transpose(1, 2))
         return made + self.e[:, i, :, last, None, None] * narrow(s, states[:, i])
 
+    def flat(self, value: Tensor) -> Tensor:
+        """[B, H, P, N] -> [B, G, N, 1, R, P]: states as the second factor of a product with C."""
+        s = self.s
+        return value.reshape(s.B, s.G, s.R, s.P, s.N).permute(0, 1, 4, 2, 3).unsqueeze(3)
+
+    def tall(self, value: Tensor) -> Tensor:
+        """[B, G, N, K, R, P] -> [K, B, H, P, N], the inverse of `flat` for K of them."""
+        return value.permute(3, 0, 1, 4, 5, 2).flatten(2, 3)
+
     def read(self, i: int, start: int, stop: int, deltas: Tensor) -> Tensor:
-        """C_t delta for tokens start..stop-1 of chunk i: deltas [K, B, H, P, N] give [K, B, stop - start, H, P]."""
-        s, K = self.s, deltas.shape[0]
-        # [B, G, N, K R P]: one product with C for all deltas.
-        flat = deltas.reshape(K, s.B, s.G, s.R * s.P, s.N).permute(1, 2, 4, 0, 3).reshape(s.B, s.G, s.N, -1)
-        out = torch.matmul(self.Cg[:, i, :, start:stop], flat)  # [B, G, tokens, K R P]
-        return out.view(s.B, s.G, -1, K, s.R, s.P).permute(3, 0, 2, 1, 4, 5).flatten(3, 4)
+        """C_t delta for tokens start..stop-1 of chunk i: [B, G, N, K, R, P] gives [K, B, tokens, H, P]."""
+        out = torch.matmul(self.Cg[:, i, :, start:stop], deltas.flatten(3))  # [B, G, tokens, K R P]
+        return out.unflatten(3, deltas.shape[3:]).permute(3, 0, 2, 1, 4, 5).flatten(3, 4)
+
+    def spread(self, left: Tensor) -> Tensor:
+        """[B, H, 1] -> [B, G, 1, 1, R, 1]: decays as factors of flat states."""
+        s = self.s
+        return left.reshape(s.B, s.G, 1, 1, s.R, 1)
 
 
 @dataclass
 class _Delta:
     """What was added to the state before token `start` of a chunk (None: it entered the chunk).
 
-    `value` is [K, B, H, P, N] for all interventions, or [B, H, P, N] for the intervention `index`.
+    `value` is [B, G, N, K, R, P] for all interventions, or for the intervention `index` alone.
     """
 
     start: int | None
@@ -94,7 +105,10 @@ def _respond(
         return y.expand(K, *y.shape), last.expand(K, *last.shape), changed
     first = min(events)
     parts = [y[:, : first * s.Q].expand(K, -1, -1, -1, -1)]
-    delta = y.new_zeros(K, *last.shape)
+    out = None if torch.is_grad_enabled() else y.new_empty(K, *y.shape)
+    if out is not None:
+        out[:, :, : first * s.Q] = parts.pop()
+    delta = y.new_zeros(s.B, s.G, s.N, K, s.R, s.P)
     for i in range(first, s.n):
         tokens = slice(i * s.Q, min(s.T, (i + 1) * s.Q))
         present = [_Delta(None, None, delta)]
@@ -103,51 +117,69 @@ def _respond(
             assert edits is not None
             before = _before(chunks, states, present, position, k)
             new = (edits.scale[:, slot, :, None, None] - 1) * before
-            present.append(_Delta(position % s.Q, k, new if edits.add is None else new + edits.add[:, slot]))
-        parts.append(y[:, tokens] + _output(chunks, i, present, tokens.stop - tokens.start))
+            new = new if edits.add is None else new + edits.add[:, slot]
+            present.append(_Delta(position % s.Q, k, chunks.flat(new)))
+        if out is None:
+            parts.append(_output(chunks, i, present, y[:, tokens]))
+        else:
+            _output_into(out[:, :, tokens], chunks, i, present, y[:, tokens])
         for index, position in enumerate(saves):
             if position // s.Q == i:
-                changed[index] = _total(chunks, i, present, position % s.Q)
+                changed[index] = chunks.tall(_total(chunks, i, present, position % s.Q))
         delta = _total(chunks, i, present, s.Q - 1)
-    return torch.cat(parts, 2), last + delta, changed
+    return torch.cat(parts, 2) if out is None else out, last + chunks.tall(delta), changed
 
 
 def _before(chunks: _Chunks, states: Tensor, present: list[_Delta], position: int, k: int) -> Tensor:
     """The state of intervention k before token `position`, after its reset [B, H, P, N]."""
     i, o = divmod(position, chunks.s.Q)
     plain = narrow(chunks.s, states[:, i]) if not o else chunks.state(states, position - 1)
-    total = plain + (present[0].value[k] if not o else _total(chunks, i, present, o - 1)[k])
+    added = _total(chunks, i, present, o - 1) if o else present[0].value
+    total = plain + chunks.tall(added[:, :, :, k : k + 1])[0]
     if chunks.reset is None:
         return total
     return total.masked_fill(chunks.reset[:, position, None, None, None], 0.0)
 
 
-def _output(chunks: _Chunks, i: int, present: list[_Delta], length: int) -> Tensor:
-    """What all deltas of chunk i add to its outputs [K, B, length, H, P]."""
-    tokens = torch.arange(length, device=chunks.c.device)
-    total = None
+def _output(chunks: _Chunks, i: int, present: list[_Delta], y: Tensor) -> Tensor:
+    """The outputs of chunk i [K, B, tokens, H, P]: the plain ones, and the responses to all deltas."""
+    length = y.shape[1]
+    tokens = torch.arange(length, device=y.device)
+    total = y
     for each in present:
         start = each.start or 0
         weights = chunks.left(i, each.start, tokens[start:]).transpose(1, 2).unsqueeze(-1)
-        value = each.value if each.index is None else each.value.unsqueeze(0)
-        read = chunks.read(i, start, length, value) * weights
-        if total is None:
-            total = read
+        read = chunks.read(i, start, length, each.value)
+        if each.index is None:
+            total = torch.addcmul(total, read, weights)
         else:
-            padded = torch.nn.functional.pad(read, (0, 0, 0, 0, start, 0))
-            total = total.index_add(0, torch.tensor([each.index], device=total.device), padded)
-    assert total is not None
+            padded = torch.nn.functional.pad(read * weights, (0, 0, 0, 0, start, 0))
+            total = total.index_add(0, torch.tensor([each.index], device=y.device), padded)
     return total
 
 
+def _output_into(out: Tensor, chunks: _Chunks, i: int, present: list[_Delta], y: Tensor) -> None:
+    """`_output`, in place."""
+    length = y.shape[1]
+    tokens = torch.arange(length, device=y.device)
+    for each in present:
+        start = each.start or 0
+        weights = chunks.left(i, each.start, tokens[start:]).transpose(1, 2).unsqueeze(-1)
+        read = chunks.read(i, start, length, each.value)
+        if each.index is None:
+            torch.addcmul(y, read, weights, out=out)
+        else:
+            out[each.index, :, start:].addcmul_(read[0], weights)
+
+
 def _total(chunks: _Chunks, i: int, present: list[_Delta], token: int) -> Tensor:
-    """What all deltas of chunk i that are there after `token` have become [K, B, H, P, N]."""
+    """What all deltas of chunk i that are there after `token` have become [B, G, N, K, R, P]."""
     stop = torch.tensor([token], device=chunks.c.device)
-    total = present[0].value * chunks.left(i, None, stop)[..., None]
+    total = present[0].value * chunks.spread(chunks.left(i, None, stop))
     for each in present[1:]:
         if each.start <= token:  # type: ignore[operator]
-            left = each.value * chunks.left(i, each.start, stop)[..., None]
-            total = total.index_add(0, torch.tensor([each.index], device=total.device), left.unsqueeze(0))
+            left = each.value * chunks.spread(chunks.left(i, each.start, stop))
+            total = total.index_add(3, torch.tensor([each.index], device=total.device), left)
     return total
 
 
