@@ -31,6 +31,14 @@ from .minimal import minimal
 from .nilpotency import NilpotencyCertificate, ToleranceRow, nilpotency
 from .normality import NumericalRadius, departure_from_normality, numerical_radius
 from .pseudospectrum import Pseudospectrum, pseudospectrum
+from .residual import (
+    Changes,
+    LinearLayer,
+    ResidualStack,
+    SeasonalLayer,
+    TrendLayer,
+    find_changes,
+)
 from .rounding import rounding_uncertainty
 from .stochastic import (
     Covariances,
@@ -56,16 +64,25 @@ from .stochastic import (
     spectral_factor,
     time_reverse,
 )
+from .textures import (
+    FILMS,
+    DynamicTexture,
+    film,
+    save_animation,
+)
 from .time_varying import CutGramians, TimeVaryingSystem, shift_register
 from .weyr import WeyrCharacteristic, weyr_characteristic
 
 __all__ = [
+    "FILMS",
     "OKID",
     "CanonicalForm",
+    "Changes",
     "CompanionSystem",
     "Covariances",
     "CutGramians",
     "DiagonalizabilityCertificate",
+    "DynamicTexture",
     "EigenvalueCluster",
     "Equivalence",
     "FaurreInterval",
@@ -79,19 +96,23 @@ __all__ = [
     "InnovationModel",
     "JordanStructure",
     "KreissConstant",
+    "LinearLayer",
     "NilpotencyCertificate",
     "NumericalRadius",
     "OrderEvidence",
     "PositiveReal",
     "Pseudospectrum",
     "RepairWarning",
+    "ResidualStack",
     "ReverseKernel",
+    "SeasonalLayer",
     "Simulation",
     "Smoothed",
     "SpectralFactor",
     "StochasticModel",
     "TimeVaryingSystem",
     "ToleranceRow",
+    "TrendLayer",
     "WeyrCharacteristic",
     "Whiteness",
     "backward_model",
@@ -103,6 +124,8 @@ __all__ = [
     "equivalent",
     "estimate_delay",
     "faurre",
+    "film",
+    "find_changes",
     "fitting",
     "forward_model",
     "gallery",
@@ -126,6 +149,7 @@ __all__ = [
     "rounding_uncertainty",
     "sample_canonical_correlations",
     "sample_covariances",
+    "save_animation",
     "shift_register",
     "spectral_factor",
     "time_reverse",
