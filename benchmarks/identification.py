@@ -1,4 +1,4 @@
-"""Fits of measured records and times, beside SLICOT (ctrlsys), nfoursid and SIPPY where they are installed; CVA on ARMA.
+"""Fits of measured records and times, beside SLICOT (ctrlsys) where it is installed; CVA on ARMA processes.
 
 Run ``python benchmarks/identification.py --data FOLDER`` (with the folders slicot, daisy and nonlinear in it), or name
 parts: ``records arma time``. The initial state of a free run is fitted to its first samples; fits are
