@@ -42,6 +42,14 @@ from .minimal import minimal
 from .nilpotency import NilpotencyCertificate, ToleranceRow, nilpotency
 from .normality import NumericalRadius, departure_from_normality, numerical_radius
 from .pseudospectrum import Pseudospectrum, pseudospectrum
+from .residual import (
+    Changes,
+    LinearLayer,
+    ResidualStack,
+    SeasonalLayer,
+    TrendLayer,
+    find_changes,
+)
 from .rounding import rounding_uncertainty
 from .shift_register import shift_register
 from .stochastic import (
@@ -68,17 +76,26 @@ from .stochastic import (
     spectral_factor,
     time_reverse,
 )
-from .time_varying import CutGramians, TimeVaryingSystem
+from .textures import (
+    FILMS,
+    DynamicTexture,
+    film,
+    save_animation,
+)
+from .time_varying import CutGramians, TimeVaryingSystem, shift_register
 from .weyr import WeyrCharacteristic, weyr_characteristic
 
 __all__ = [
+    "FILMS",
     "OKID",
     "BilinearSystem",
     "CanonicalForm",
+    "Changes",
     "CompanionSystem",
     "Covariances",
     "CutGramians",
     "DiagonalizabilityCertificate",
+    "DynamicTexture",
     "EigenvalueCluster",
     "Equivalence",
     "FaurreInterval",
@@ -93,6 +110,7 @@ __all__ = [
     "InnovationModel",
     "JordanStructure",
     "KreissConstant",
+    "LinearLayer",
     "NilpotencyCertificate",
     "NumericalRadius",
     "OrderEvidence",
@@ -100,13 +118,16 @@ __all__ = [
     "PositiveReal",
     "Pseudospectrum",
     "RepairWarning",
+    "ResidualStack",
     "ReverseKernel",
+    "SeasonalLayer",
     "Simulation",
     "Smoothed",
     "SpectralFactor",
     "StochasticModel",
     "TimeVaryingSystem",
     "ToleranceRow",
+    "TrendLayer",
     "Truncation",
     "WeyrCharacteristic",
     "Whiteness",
@@ -120,6 +141,8 @@ __all__ = [
     "equivalent",
     "estimate_delay",
     "faurre",
+    "film",
+    "find_changes",
     "fitting",
     "forward_model",
     "gallery",
@@ -145,6 +168,7 @@ __all__ = [
     "rounding_uncertainty",
     "sample_canonical_correlations",
     "sample_covariances",
+    "save_animation",
     "shift_register",
     "spectral_factor",
     "time_reverse",
