@@ -54,8 +54,8 @@ def available_backends() -> tuple[str, ...]:
     -------
     tuple of str
         Each name is accepted by the argument ``backend`` of the operations in `solomonic.kernels`.
-        ``"reference"`` and ``"cpu"`` are always there, for every operation; ``"triton"`` where Triton is installed and there is a GPU or its interpreter is on
-        (``TRITON_INTERPRET=1``).
+        ``"reference"`` and ``"cpu"`` are always there, for every operation; ``"triton"`` where Triton is
+        installed and there is a GPU, or its interpreter is on (``TRITON_INTERPRET=1``).
 
     Examples
     --------
