@@ -23,7 +23,7 @@ class Config(NamedTuple):
     warps: int
 
 
-_TABLE = {"forward": Config(32, 128, 4), "backward": Config(32, 64, 4), "step": Config(1, 256, 4)}
+_TABLE = {"forward": Config(32, 128, 4), "backward": Config(16, 64, 4), "step": Config(1, 256, 4)}
 
 
 def config(kernel: str) -> Config:
