@@ -34,7 +34,5 @@ def _call(size: int, dtype: torch.dtype, *, queries: int = T, backward: bool = F
 BUILDS: dict[str, Callable[[], None]] = {
     "bfloat16, head 64": partial(_call, 64, torch.bfloat16, backward=True),
     "bfloat16, head 128": partial(_call, 128, torch.bfloat16, backward=True),
-    "float32, head 64": partial(_call, 64, torch.float32, backward=True),
-    "float32, head 128": partial(_call, 128, torch.float32, backward=True),
     "bfloat16, head 128, one query": partial(_call, 128, torch.bfloat16, queries=1),
 }
