@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from solomonic.kernels import short_conv
 
+from .interpreted import guarded
+
 # Largest error relative to the largest value, and beside it the largest one measured over the cases below.
 FORWARD = {torch.float64: 1e-12, torch.float32: 1e-6}  # measured 4e-16, 2e-7
 BACKWARD = {torch.float64: 1e-10, torch.float32: 5e-6}  # measured 1e-15, 6e-7
@@ -82,6 +84,66 @@ def test_agrees_with_the_reference(T, k, resets, activation, dtype):
     expected = gradients(want, exact)
     for name, grad in gradients(got, tensors).items():
         assert error(grad, expected[name]) < BACKWARD[dtype], name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("T", "k", "resets", "activation", "B", "C"),
+    [
+        (0, 4, None, "silu", 2, 6),
+        (1, 4, "some", "silu", 2, 6),
+        (2, 4, None, None, 1, 70),
+        (65, 1, None, "silu", 1, 6),
+        (65, 2, "some", "silu", 1, 6),
+        (67, 4, "some", None, 1, 6),
+        (63, 4, None, "silu", 1, 6),
+        (33, 4, "all", "silu", 2, 6),
+        (40, 7, None, None, 1, 3),
+        (9, 4, None, "silu", 0, 6),
+        (9, 4, "some", None, 2, 0),
+    ],
+)
+def test_kernels_agree_with_the_reference(T, k, resets, activation, B, C, dtype):
+    tensors, reset = make(T, k, resets, dtype, B=B, C=C)
+    exact = {n: t.detach().to(torch.float64, copy=True).requires_grad_() for n, t in tensors.items()}
+    want = run(exact, reset, activation, "reference")
+    expected = gradients(want, exact)
+    with guarded():
+        got = run(tensors, reset, activation, "triton")
+        found = gradients(got, tensors)
+    assert got.y.dtype == got.state.dtype == dtype
+    assert error(got.y, want.y) < FORWARD[dtype]
+    assert torch.equal(got.state.double(), want.state)
+    for name, grad in found.items():
+        assert error(grad, expected[name]) < BACKWARD[dtype], name
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("resets", [None, "some"])
+def test_decoding_kernel(k, resets):
+    tensors, reset = make(1, k, resets, torch.float32, C=300)
+    want = run(tensors, reset, "silu", "reference")
+    with torch.no_grad(), guarded() as ran:
+        got = run(tensors, reset, "silu", "triton")
+    assert ran == ["step_kernel"]
+    assert error(got.y, want.y) < FORWARD[torch.float32]
+    assert torch.equal(got.state.double(), want.state)
+
+
+def test_kernels_without_bias():
+    tensors, _ = make(5, 3)
+    tensors.pop("bias")
+    want = run(tensors, None, "silu", "reference")
+    torch.testing.assert_close(run(tensors, None, "silu", "triton").y, want.y, rtol=0, atol=1e-14)
+
+
+def test_kernels_take_half_precision_and_say_that_they_have_no_second_derivatives():
+    tensors, _ = make(9, 4, dtype=torch.bfloat16, B=1)
+    want = run(as_double(tensors), None, "silu", "reference")
+    y = run(tensors, None, "silu", "triton").y
+    assert error(y, want.y) < torch.finfo(torch.bfloat16).eps
+    with pytest.raises(NotImplementedError, match="second derivatives"):
+        torch.autograd.grad(y.sum(), tensors["x"], create_graph=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

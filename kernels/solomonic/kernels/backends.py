@@ -1,7 +1,7 @@
 """Which implementations exist here, and which one a call gets.
 
 Every operation has a ``reference``, a plain loop in float64 that serves as the definition, and a ``cpu`` path,
-fast torch operations that run on any device. Some have a ``triton`` path for GPUs, and a ``numba`` path.
+fast torch operations that run on any device. Some have a ``triton`` path for GPUs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch.autograd import forward_ad
 
 __all__ = ["Backend", "Implementation", "available_backends", "choose", "default_backend", "transformed"]
 
-Backend = Literal["auto", "reference", "cpu", "numba", "triton"]
+Backend = Literal["auto", "reference", "cpu", "triton"]
 Implementation = Callable[..., Any] | str
 
 # In the order in which ``"auto"`` tries them, by the kind of device.
 _ORDER = {"cuda": ("triton", "cpu", "reference")}
 _ORDER_ELSEWHERE = ("cpu", "reference")
-_NAMES = ("reference", "cpu", "numba", "triton")
+_NAMES = ("reference", "cpu", "triton")
 _SWITCH = "SOLOMONIC_BACKEND"
 
 _log = logging.getLogger("solomonic.kernels")
@@ -54,9 +54,8 @@ def available_backends() -> tuple[str, ...]:
     -------
     tuple of str
         Each name is accepted by the argument ``backend`` of the operations in `solomonic.kernels`.
-        ``"reference"`` and ``"cpu"`` are always there, for every operation; ``"numba"`` where numba is
-        installed; ``"triton"`` where Triton is installed and there is a GPU or its interpreter is on
-        (``TRITON_INTERPRET=1``).
+        ``"reference"`` and ``"cpu"`` are always there, for every operation; ``"triton"`` where Triton is
+        installed and there is a GPU, or its interpreter is on (``TRITON_INTERPRET=1``).
 
     Examples
     --------
@@ -65,8 +64,6 @@ def available_backends() -> tuple[str, ...]:
     ('reference', 'cpu')
     """
     found = ["reference", "cpu"]
-    if _installed("numba"):
-        found.append("numba")
     if _installed("triton") and (_interpreted() or torch.cuda.is_available()):
         found.append("triton")
     return tuple(found)
@@ -81,7 +78,7 @@ def default_backend(name: str) -> Iterator[None]:
 
     Parameters
     ----------
-    name : {"reference", "cpu", "numba", "triton", "auto"}
+    name : {"reference", "cpu", "triton", "auto"}
         The backend; ``"auto"`` turns dispatch on again.
 
     Raises
@@ -132,11 +129,6 @@ def _obstacle(name: str, implementations: Mapping[str, Implementation], device: 
             return "Triton is not installed (pip install 'solomonic[triton]')"
         if device.type != "cuda" and not _interpreted():
             return f"it needs tensors on a GPU, and these are on {device} (TRITON_INTERPRET=1 runs it there)"
-    if name == "numba":
-        if not _installed("numba"):
-            return "numba is not installed (pip install 'solomonic[numba]')"
-        if device.type != "cpu":
-            return f"it needs tensors on the CPU, and these are on {device}"
     return None
 
 

@@ -29,6 +29,7 @@ from solomonic.kernels.memory_attention.sources import (
     band,
     cut,
 )
+from solomonic.kernels.validate import compute_dtype
 
 __all__ = ["composed", "memory_attention_cpu"]
 
@@ -239,7 +240,10 @@ def memory_attention_cpu(
     scale: float,
     block: int | None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Run the blockwise form. Arguments are validated and in the compute dtype."""
+    """Run the blockwise form, in the compute dtype. Arguments are validated."""
+    work = compute_dtype(q.dtype)
+    q, k, v = q.to(work), k.to(work), v.to(work)
+    qf, kf, vf, qe, ke, ve = (None if each is None else each.to(work) for each in (qf, kf, vf, qe, ke, ve))
     B, T, H, _ = q.shape
     near = band(T, k.shape[1], 0, window)
     nothing = q.new_full((B, T, H), -torch.inf)

@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 
 from solomonic.kernels import validate
-from solomonic.kernels.backends import choose
+from solomonic.kernels.backends import choose, transformed
 from solomonic.kernels.memory_attention.cpu import memory_attention_cpu
 from solomonic.kernels.memory_attention.naive import memory_attention_naive
 
 __all__ = ["MemoryAttentionLse", "MemoryAttentionOutput", "memory_attention"]
 
-_IMPLEMENTATIONS = {"reference": memory_attention_naive, "cpu": memory_attention_cpu}
+_IMPLEMENTATIONS = {
+    "reference": memory_attention_naive,
+    "cpu": memory_attention_cpu,
+    "triton": "solomonic.kernels.memory_attention.triton_op:memory_attention_triton",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +110,7 @@ def memory_attention(
         Factor s on the scores; ``K ** -0.5`` if not given.
     block : int, optional
         Queries that the fast path handles in one matrix product. Changes speed and rounding only.
-    backend : {"auto", "reference", "cpu"}, default "auto"
+    backend : {"auto", "reference", "cpu", "triton"}, default "auto"
         Implementation, see `solomonic.kernels.available_backends`.
 
     Returns
@@ -158,7 +162,6 @@ def memory_attention(
     >>> memory_attention(q, q, v, window=2, eidetic=stored).out.flatten().tolist()
     [0.0, 0.5, 4.0, 2.5]
     """
-    implementation = choose(backend, _IMPLEMENTATIONS)
     qf, kf, vf = _unpack("fading", fading, "kf, vf")
     qe, ke, ve, enter, leave = _unpack("eidetic", eidetic, "ke, ve, enter, exit")
     _check(q, k, v, window)
@@ -172,10 +175,33 @@ def memory_attention(
         validate.check_positive_int("block", block)
     factor = validate.check_scale(scale, q.shape[3])
     work = validate.compute_dtype(q.dtype)
-    tensors = [None if each is None else each.to(work) for each in (q, k, v, qf, kf, vf, qe, ke, ve)]
+    tensors = (q, k, v, qf, kf, vf, qe, ke, ve)
+    lacking = {"triton": _lacking(*tensors)}
+    implementation = choose(backend, _IMPLEMENTATIONS, device=q.device, lacking=lacking, operation="memory_attention")
     out, near, *others = implementation(*tensors, intervals, window, factor, block)
     far, stored = (None if lse is None else lse.to(work) for lse in others)
     return MemoryAttentionOutput(out.to(q.dtype), MemoryAttentionLse(near.to(work), far, stored))
+
+
+def _lacking(q: Tensor, k: Tensor, v: Tensor, *others: Tensor | None) -> str | None:
+    """Why the Triton kernels cannot serve a call."""
+    if not q.shape[3] * v.shape[3]:
+        return "heads have no channels"
+    if max(q.shape[3], v.shape[3]) > 256:
+        return f"heads have {max(q.shape[3], v.shape[3])} channels, and kernels are made for up to 256"
+    if transformed(q, k, v, *others):
+        return "it knows no function transforms and no forward mode"
+    return None
+
+
+def _scale(scale: object, width: int) -> float:
+    if scale is None:
+        return max(width, 1) ** -0.5
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        raise TypeError(f"scale: expected a float, got {type(scale).__name__}")
+    if not math.isfinite(scale):
+        raise ValueError(f"scale: expected a finite number, got {scale}")
+    return float(scale)
 
 
 def _unpack(name: str, source: object, names: str) -> list[Tensor | None]:

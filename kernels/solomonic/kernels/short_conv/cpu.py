@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solomonic.kernels.backends import transformed
+from solomonic.kernels.validate import compute_dtype
 
-__all__ = ["composed", "short_conv_cpu"]
+__all__ = ["composed", "register", "short_conv_cpu"]
 
 
 def composed(padded: Tensor, weight: Tensor, bias: Tensor | None, reset: Tensor | None, silu: bool) -> Tensor:
@@ -88,7 +89,7 @@ class _Correlation(torch.autograd.Function):
         return dpadded, dweight, dbias, None
 
 
-def _register(padded: Tensor, taps: int, reset: Tensor | None) -> Tensor:
+def register(padded: Tensor, taps: int, reset: Tensor | None) -> Tensor:
     """The last `taps` inputs, with those before the last reset hidden."""
     tail = padded[:, padded.shape[1] - taps :]
     if reset is None or not taps:
@@ -107,7 +108,10 @@ def short_conv_cpu(
     reset: Tensor | None,
     activation: str | None,
 ) -> tuple[Tensor, Tensor]:
-    """Run the fast path. Arguments are validated and in the compute dtype; `state` is never None."""
+    """Run the fast path, in the compute dtype. Arguments are validated; `state` is never None."""
+    work = compute_dtype(x.dtype)
+    x, weight, state = x.to(work), weight.to(work), state.to(work)
+    bias = None if bias is None else bias.to(work)
     taps = weight.shape[1] - 1
     padded = torch.cat([state, x], 1) if taps else x
     silu = activation == "silu"
@@ -115,4 +119,4 @@ def short_conv_cpu(
         y = composed(padded, weight, bias, reset, silu)
     else:
         y = _Correlation.apply(padded, weight, bias, silu)
-    return y, _register(padded, taps, reset)
+    return y, register(padded, taps, reset)

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from solomonic.kernels import validate
-from solomonic.kernels.backends import choose
+from solomonic.kernels.backends import choose, transformed
 from solomonic.kernels.short_conv.cpu import short_conv_cpu
 from solomonic.kernels.short_conv.naive import short_conv_naive
 
 __all__ = ["ShortConvOutput", "short_conv"]
 
-_IMPLEMENTATIONS = {"reference": short_conv_naive, "cpu": short_conv_cpu}
+_IMPLEMENTATIONS = {
+    "reference": short_conv_naive,
+    "cpu": short_conv_cpu,
+    "triton": "solomonic.kernels.short_conv.triton_op:short_conv_triton",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +67,7 @@ def short_conv(
         Boolean [B, T]: inputs before these tokens are invisible from there on (packed sequences).
     activation : {None, "silu"}, default None
         What is applied to the sum.
-    backend : {"auto", "reference", "cpu"}, default "auto"
+    backend : {"auto", "reference", "cpu", "triton"}, default "auto"
         Implementation, see `solomonic.kernels.available_backends`.
 
     Returns
@@ -99,12 +103,12 @@ def short_conv(
     >>> out.y.flatten().tolist(), out.state.flatten().tolist()
     ([1.0, 12.0, 23.0], [3.0])
     """
-    implementation = choose(backend, _IMPLEMENTATIONS)
     _check(x, weight, bias, state, reset, activation)
-    work = validate.compute_dtype(x.dtype)
     start = x.new_zeros(x.shape[0], weight.shape[1] - 1, x.shape[2]) if state is None else state
-    bias = None if bias is None else bias.to(work)
-    y, register = implementation(x.to(work), weight.to(work), bias, start.to(work), reset, activation)
+    transforms = transformed(x, weight, bias, state)
+    lacking = {"triton": "it knows no function transforms and no forward mode" if transforms else None}
+    implementation = choose(backend, _IMPLEMENTATIONS, device=x.device, lacking=lacking, operation="short_conv")
+    y, register = implementation(x, weight, bias, start, reset, activation)
     return ShortConvOutput(y.to(x.dtype), register.to(x.dtype))
 
 
