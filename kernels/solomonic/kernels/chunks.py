@@ -18,7 +18,7 @@ __all__ = ["Chunks", "Decays", "carry"]
 
 
 class Decays(NamedTuple):
-    """Weights inside chunks: L [B, H, n, Q, Q], e and w [B, H, n, Q], and the whole chunk's decay [B, H, n]."""
+    """Weights inside chunks: L [n, B, H, Q, Q], e and w [n, B, H, Q], and the whole chunk's decay [n, B, H]."""
 
     L: Tensor
     e: Tensor
@@ -37,18 +37,19 @@ class Chunks:
     def n(self) -> int:
         return -(-self.T // self.Q)
 
-    def cut(self, value: Tensor) -> Tensor:
-        """[B, T, G, D] -> [B, G, n, Q, D]."""
+    def cut(self, value: Tensor, repeat: int = 1) -> Tensor:
+        """[B, T, G, D] -> [n, B, G repeat, Q, D], each head repeated: chunks lie in memory one after the other."""
         value = F.pad(value, (0, 0, 0, 0, 0, self.n * self.Q - self.T))
-        return value.unflatten(1, (self.n, self.Q)).permute(0, 3, 1, 2, 4).contiguous()
+        value = value.unflatten(1, (self.n, self.Q)).permute(1, 0, 3, 2, 4)
+        return value.contiguous() if repeat == 1 else value.repeat_interleave(repeat, 2)
 
     def cut_scalars(self, value: Tensor) -> Tensor:
-        """[B, T, H] -> [B, H, n, Q]."""
+        """[B, T, H] -> [n, B, H, Q]."""
         return self.cut(value.unsqueeze(-1)).squeeze(-1)
 
     def join(self, value: Tensor) -> Tensor:
-        """[B, H, n, Q, D] -> [B, T, H, D]."""
-        return value.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, : self.T]
+        """[n, B, H, Q, D] -> [B, T, H, D]."""
+        return value.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, : self.T]
 
     def decays(self, g: Tensor, reset: Tensor | None) -> Decays:
         """The weights for log decays g [B, T, H] (not positive) and resets [B, T]."""
@@ -58,7 +59,7 @@ class Chunks:
         e, w = c.exp(), (c[..., -1:] - c).clamp(max=0).exp()
         if reset is not None:
             padded = F.pad(reset, (0, self.n * self.Q - self.T)).unflatten(1, (self.n, self.Q))
-            segment = padded.to(torch.int32).cumsum(-1).unsqueeze(1)  # [B, 1, n, Q]
+            segment = padded.to(torch.int32).cumsum(-1).transpose(0, 1).unsqueeze(2)  # [n, B, 1, Q]
             hidden = hidden | (segment.unsqueeze(-1) != segment.unsqueeze(-2))
             e, w = e * (segment == 0), w * (segment == segment[..., -1:])
         # Rounding may leave a sum of decays above 0; what lies above the diagonal would overflow.
@@ -67,12 +68,12 @@ class Chunks:
 
 
 def carry(state: Tensor, decay: Tensor, write: Tensor) -> tuple[Tensor, Tensor]:
-    """S_{i+1} = a_i S_i + N_i over chunks: the states that enter them [B, H, n, K, V], and the last one [B, H, K, V].
+    """S_{i+1} = a_i S_i + N_i over chunks: the states that enter them [n, B, H, K, V], and the last one [B, H, K, V].
 
-    ``decay`` is [B, H, n] and ``write`` [B, H, n, K, V].
+    ``decay`` is [n, B, H] and ``write`` [n, B, H, K, V].
     """
     entering = []
-    for i in range(write.shape[2]):
+    for a, new in zip(decay[..., None, None], write, strict=True):
         entering.append(state)
-        state = torch.addcmul(write[:, :, i], decay[:, :, i, None, None], state)
-    return torch.stack(entering, 2), state
+        state = torch.addcmul(new, a, state)
+    return torch.stack(entering), state

@@ -44,21 +44,21 @@ def delta_rule_cpu(
             S = S.masked_fill(reset[:, 0, None, None, None], 0.0)
         out, S = delta_rule_step(S, q[:, 0], k, v, g[:, 0], beta[:, 0])
         return (scale * out).unsqueeze(1), S
-    c = Chunks(T, min(chunk, T))
+    c, repeat = Chunks(T, min(chunk, T)), H // k.shape[2]
     d = c.decays(g, reset)
     b, e = c.cut_scalars(beta).unsqueeze(-1), d.e.unsqueeze(-1)
-    q, k, v = c.cut(q), c.cut(k), c.cut(v)
-    repeat = H // k.shape[1]
-    overlaps = (k @ k.mT).repeat_interleave(repeat, 1)
-    k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-    system = (b * d.L * overlaps).tril(-1)  # the unit diagonal is implied
-    right = torch.cat([b * v, b * e * k], -1)
-    U_v, W = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True).split([V, K], -1)
-    leaving, total = (d.w.unsqueeze(-1) * k).mT, d.total[..., None, None]
-    entering, written = [], []
-    for i in range(c.n):
-        entering.append(S)
-        written.append(U_v[:, :, i] - W[:, :, i] @ S)
-        S = total[:, :, i] * S + leaving[:, :, i] @ written[-1]
-    out = e * (q @ torch.stack(entering, 2)) + (d.L * (q @ k.mT)) @ torch.stack(written, 2)
-    return c.join(scale * out), S
+    q, k, v = c.cut(q), c.cut(k, repeat), c.cut(v, repeat)
+    kt = k.mT
+    system = torch.matmul(k, kt) * d.L * b  # read below its diagonal, which counts as 1
+    right = torch.cat([v, e * k], -1) * b
+    solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True).flatten(1, 2)
+    U_v, W = solved[..., :V].contiguous(), solved[..., V:].contiguous()
+    leaving, total = (kt * d.w.unsqueeze(-2)).flatten(1, 2), d.total.flatten(1, 2)[..., None, None]
+    state, entering, written = S.flatten(0, 1), [], []
+    for u, w, out_of, a in zip(U_v, W, leaving, total, strict=True):
+        entering.append(state)
+        written.append(torch.baddbmm(u, w, state, alpha=-1))
+        state = torch.baddbmm(a * state, out_of, written[-1])
+    S_in, U = (torch.stack(each).unflatten(1, (B, H)) for each in (entering, written))
+    out = torch.matmul(q, S_in) * e + torch.matmul(torch.matmul(q, kt) * d.L, U)
+    return c.join(scale * out), state.unflatten(0, (B, H))

@@ -53,9 +53,9 @@ def ridge_readout_cpu(
         token = (q[:, 0], k, v, g[:, 0], alpha[:, 0])
         out, gram, content = ridge_readout_step(gram, content, *token, ridge, iterations, decay_gram)
         return (scale * out).unsqueeze(1), gram, content
-    c = Chunks(T, min(chunk, T))
+    c, repeat = Chunks(T, min(chunk, T)), H // k.shape[2]
     d = c.decays(g, reset)
-    q, k, v = c.cut(q), *(c.cut(each).repeat_interleave(H // each.shape[2], 1) for each in (k, v))
+    q, k, v = c.cut(q), c.cut(k, repeat), c.cut(v, repeat)
     contents, content = carry(content, d.total, (d.w.unsqueeze(-1) * k).mT @ v)
     dg = d if decay_gram else c.decays(torch.zeros_like(g), reset)
     grams, gram = carry(gram, dg.total, (dg.w.unsqueeze(-1) * k).mT @ k)
@@ -67,7 +67,7 @@ def ridge_readout_cpu(
 
 
 def _solve(grams: Tensor, k: Tensor, L: Tensor, e: Tensor, q: Tensor, ridge: float, iterations: int) -> Tensor:
-    """The iteration of `chebyshev` for the right sides q [B, H, n, Q, K], all tokens at once."""
+    """The iteration of `chebyshev` for the right sides q [n, B, H, Q, K], all tokens at once."""
     entering = ((k @ grams) * k).sum(-1, keepdim=True)
     square = (
         e.square() * grams.square().sum((-1, -2), keepdim=True)
