@@ -95,7 +95,7 @@ from .textures import (
     film,
     save_animation,
 )
-from .time_varying import CutGramians, TimeVaryingSystem, shift_register
+from .time_varying import CutGramians, TimeVaryingSystem
 from .weyr import WeyrCharacteristic, weyr_characteristic
 
 __all__ = [

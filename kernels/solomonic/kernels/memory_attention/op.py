@@ -194,16 +194,6 @@ def _lacking(q: Tensor, k: Tensor, v: Tensor, *others: Tensor | None) -> str | N
     return None
 
 
-def _scale(scale: object, width: int) -> float:
-    if scale is None:
-        return max(width, 1) ** -0.5
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        raise TypeError(f"scale: expected a float, got {type(scale).__name__}")
-    if not math.isfinite(scale):
-        raise ValueError(f"scale: expected a finite number, got {scale}")
-    return float(scale)
-
-
 def _unpack(name: str, source: object, names: str) -> list[Tensor | None]:
     """The tensors of a source, its own queries first or None."""
     count = len(names.split())
