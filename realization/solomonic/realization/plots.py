@@ -7,12 +7,20 @@ from typing import Any
 import numpy as np
 
 from ._linalg import norm2
+from ._plots_stochastic import plot_faurre, plot_order, plot_whiteness
 from ._validate import as_array, as_square
 from .gramians import hankel_singular_values
 from .nilpotency import NilpotencyCertificate, nilpotency
 from .pseudospectrum import Pseudospectrum, pseudospectrum
 
-__all__ = ["plot_hankel_singular_values", "plot_pseudospectrum", "plot_weyr_staircase"]
+__all__ = [
+    "plot_faurre",
+    "plot_hankel_singular_values",
+    "plot_order",
+    "plot_pseudospectrum",
+    "plot_weyr_staircase",
+    "plot_whiteness",
+]
 
 
 def _axes(ax: Any) -> Any:
