@@ -40,6 +40,7 @@ from .residual import (
     find_changes,
 )
 from .rounding import rounding_uncertainty
+from .shift_register import shift_register
 from .stochastic import (
     Covariances,
     FaurreInterval,
@@ -70,7 +71,7 @@ from .textures import (
     film,
     save_animation,
 )
-from .time_varying import CutGramians, TimeVaryingSystem, shift_register
+from .time_varying import CutGramians, TimeVaryingSystem
 from .weyr import WeyrCharacteristic, weyr_characteristic
 
 __all__ = [

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import control
 import numpy as np
 
 from .._linalg import EPS
@@ -13,6 +12,9 @@ from .._systems import Matrices, to_statespace
 from .._validate import Array, as_array, as_index, as_number, frozen
 from ._hankel import HankelOperator, leading_svd
 from ._scan import linear_states
+
+if TYPE_CHECKING:
+    import control
 
 __all__ = ["HoKalman", "ho_kalman"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import control
 import numpy as np
 
 from .._html import table
@@ -23,6 +22,9 @@ from ._scan import linear_states
 from ._stable import spectral_radius
 from .order import OrderEvidence
 from .whiteness import Whiteness, whiteness
+
+if TYPE_CHECKING:
+    import control
 
 __all__ = ["IdentificationReport", "InnovationModel"]
 

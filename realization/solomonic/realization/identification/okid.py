@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import control
 import numpy as np
 
 from .._systems import as_matrices, to_statespace
@@ -13,6 +12,9 @@ from .._validate import Array, as_index, as_number, frozen
 from ._records import Records, as_records, scaled
 from ._windows import lagged
 from .ho_kalman import HoKalman, ho_kalman
+
+if TYPE_CHECKING:
+    import control
 
 __all__ = ["OKID", "okid"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import control
 import numpy as np
 import scipy.linalg
 
@@ -18,6 +17,9 @@ from .._validate import Array, as_array, as_index, as_square, frozen
 from ..identification._scan import linear_states
 from .covariances import Covariances, as_covariances
 from .faurre import faurre, linear_matrix
+
+if TYPE_CHECKING:
+    import control
 
 __all__ = ["Simulation", "StochasticModel", "backward_model", "forward_model", "time_reverse"]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import control
 import numpy as np
 
 from .._systems import Matrices, to_statespace
 from .._validate import Array, frozen
 from .covariances import as_covariances
 from .faurre import faurre, innovation_gain
+
+if TYPE_CHECKING:
+    import control
 
 __all__ = ["SpectralFactor", "spectral_factor"]
 
