@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
+from .._linalg import triangle
 from .._validate import Array
 from ._recursion import solve, transitions
 
@@ -232,5 +233,5 @@ def minimize(
 
 def _short(jacobian: Array, errors: Array) -> tuple[Array, Array]:
     """R and Q^T e of the Jacobian's QR decomposition, from one QR of both."""
-    whole = np.linalg.qr(np.column_stack([jacobian, errors]), mode="r")
+    whole = triangle(np.column_stack([jacobian, errors]))
     return whole[:-1, :-1], whole[:-1, -1]

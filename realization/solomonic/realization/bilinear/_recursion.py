@@ -28,7 +28,7 @@ _ONE_THREAD = 262_144
 _MOST_STRETCHES = 256
 _SHORTEST = 128
 _PASSES = 6
-_ENTRIES = 4_000_000  # state entries of the runs that are moved together
+_ENTRIES = 250_000  # state entries of the runs that are moved together
 (_solve_band,) = scipy.linalg.get_lapack_funcs(("tbtrs",), dtype=np.float64)
 _BAND = 200_000  # entries of a band matrix that stays in the cache
 
@@ -82,35 +82,40 @@ def _one_by_one(A: Array, N: Array, drive: Array, u: Array, x0: Array) -> Array:
     return out
 
 
-def _move(stacked: Array, z: Array, start: Array, drive: Array | None, out: Array, stop: Any = None) -> int:
-    """Fill out[1:] from out[0] = start by one product a step; return the steps taken (fewer where ``stop`` says so)."""
-    m, columns = z.shape[1], start.shape[1]
-    buffer = np.empty((m + 1, *start.shape))
-    flat = buffer.reshape(-1, columns)
+def _move(stacked: Array, z: Array, start: Array, out: Array, stop: Any = None) -> int:
+    """Fill out[1:] from out[0] = start by one product a step; return the steps taken (fewer where ``stop`` says so).
+
+    ``stacked`` is [A N_1 .. N_m B], or the same without B for the movement without input.
+    """
+    m, n, columns = z.shape[1], len(start), start.shape[1]
+    rows = (m + 1) * n
+    buffer = np.empty((stacked.shape[1], columns))
+    free, moved = buffer[:n], buffer[n:rows].reshape(m, n, columns)
+    driven = stacked.shape[1] > rows
     out[0] = start
     for t in range(len(z)):
-        buffer[0] = out[t]
-        np.multiply(z[t][:, None], out[t], out=buffer[1:])
-        np.matmul(stacked, flat, out=out[t + 1])
-        if drive is not None:
-            out[t + 1] += drive[t]
+        free[:] = out[t]
+        np.multiply(z[t][:, None], out[t], out=moved)
+        if driven:
+            buffer[rows:] = z[t]
+        np.matmul(stacked, buffer, out=out[t + 1])
         if stop is not None and t % 8 == 7 and stop(out[t + 1]):
             return t + 1
     return len(z)
 
 
-def _group(A: Array, N: Array, B: Array, u: Array, x0: Array, stretches: int) -> Array | None:
-    """States [R, T + 1, n] of some runs, each cut into stretches; None where the memory outlasts the passes."""
+def _group(A: Array, N: Array, B: Array, u: Array, x0: Array, stretches: int, out: Array) -> bool:
+    """Write states [R, T + 1, n] of some runs, cut into stretches, to ``out``; False if memory outlasts the passes."""
     runs, steps, m = u.shape
     n, length = len(A), -(-steps // stretches)
     padded = np.zeros((runs, stretches * length, m))
     padded[:, :steps] = u
     z = np.ascontiguousarray(padded.reshape(runs * stretches, length, m).transpose(1, 2, 0))
-    stacked = np.ascontiguousarray(np.concatenate([A[None], N]).transpose(1, 0, 2).reshape(n, -1))
+    letters = np.ascontiguousarray(np.concatenate([A[None], N]).transpose(1, 0, 2).reshape(n, -1))
     start = np.zeros((n, runs, stretches))
     start[:, :, 0] = x0.T
     x = np.empty((length + 1, n, runs * stretches))
-    _move(stacked, z, start.reshape(n, -1), np.matmul(B, z), x)
+    _move(np.hstack([letters, B]), z, start.reshape(n, -1), x)
     if stretches > 1:
         scale = EPS / 4 * np.abs(x).max((0, 1))
         change = np.empty_like(x)
@@ -118,16 +123,20 @@ def _group(A: Array, N: Array, B: Array, u: Array, x0: Array, stretches: int) ->
         for _ in range(_PASSES):
             first = np.zeros_like(start)
             first[:, :, 1:] = missing[:, :, :-1]
-            taken = _move(stacked, z, first.reshape(n, -1), None, change, lambda now: (np.abs(now) <= scale).all())
+            taken = _move(letters, z, first.reshape(n, -1), change, lambda now: (np.abs(now) <= scale).all())
             x[: taken + 1] += change[: taken + 1]
             if taken < length or (np.abs(change[-1]) <= scale).all():
                 break
             missing = change[-1].reshape(n, runs, stretches)
         else:
-            return None
-    out = x[:-1].reshape(length, n, runs, stretches).transpose(2, 3, 0, 1).reshape(runs, -1, n)[:, :steps]
-    ends = x[steps - length * (stretches - 1)].reshape(n, runs, stretches)[:, :, -1].T
-    return np.concatenate([out, ends[:, None]], 1)
+            return False
+    last = steps - length * (stretches - 1)
+    grid = x.reshape(length + 1, n, runs, stretches)
+    for k in range(stretches):  # a stretch at a time: each is read and written once, in the cache
+        count = last if k == stretches - 1 else length
+        out[:, k * length : k * length + count] = grid[:count, :, :, k].transpose(2, 0, 1)
+    out[:, steps] = grid[last, :, :, -1].T
+    return True
 
 
 def states(A: Array, N: Array, B: Array, u: Array, x0: Array) -> Array:
@@ -145,10 +154,9 @@ def states(A: Array, N: Array, B: Array, u: Array, x0: Array) -> Array:
             count = part.stop - part.start
             stretches = max(1, min(columns // count, steps // _SHORTEST))
             stretches = -(-steps // -(-steps // stretches))  # none empty
-            found = _group(A, N, B, u[part], x0[part], stretches)
-            if found is None or not np.isfinite(found).all():
-                found = _one_by_one(A, N, u[part] @ B.T, u[part], x0[part])
-            out[part] = found
+            done = _group(A, N, B, u[part], x0[part], stretches, out[part])
+            if not (done and np.isfinite(out[part]).all()):
+                out[part] = _one_by_one(A, N, u[part] @ B.T, u[part], x0[part])
     return out
 
 

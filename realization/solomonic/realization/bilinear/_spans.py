@@ -50,6 +50,9 @@ def restrict(A: Array, N: Array, B: Array, C: Array, tol: float | None = None) -
     for _ in range(2):
         letters = np.concatenate([A[None], N])
         basis, _, tol = reach_both(letters, B, letters[:, :0, :0], B[:0], tol)
+        size = float(np.linalg.norm(C))
         A, N, B, C = basis.T @ A @ basis, basis.T @ N @ basis, basis.T @ B, C @ basis
+        if np.linalg.norm(C) <= tol * size:  # what cancels up to rounding is not seen
+            C = np.zeros_like(C)
         A, N, B, C = A.T, N.transpose(0, 2, 1), C.T, B.T  # the dual: the second round removes what is not seen
     return A, N, B, C

@@ -297,8 +297,9 @@ def _call(f: Any, x: list, u: list, size: int, limits: tuple[int, int], name: st
     if not callable(f):
         raise TypeError(f"{name}: expected a function of (x, u), got {describe(f)}")
     try:
-        found = list(f(x, u))
+        value: Any = f(x, u)
+        found = list(value)
     except TypeError as error:
         raise TypeError(f"{name}: expected sums, products and whole powers of its arguments only ({error})") from error
     zero = Polynomial({(0,) * size: 0.0}, len(x), limits)
-    return [value if isinstance(value, Polynomial) else zero + value for value in found]
+    return [each if isinstance(each, Polynomial) else zero + each for each in found]

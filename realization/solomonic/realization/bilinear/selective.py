@@ -206,4 +206,4 @@ def from_selective(
             more[read + k, size + c, i] = decay[c, k]
             more[both + i, size + c, i] = slope[i]
     system = BilinearSystem(dynamics, more, into, np.eye(d, order, size))
-    return SelectiveLayer(*(frozen(x) for x in (a, w, b, p_b, p_c, skip)), system)
+    return SelectiveLayer(frozen(a), frozen(w), frozen(b), frozen(p_b), frozen(p_c), frozen(skip), system)
