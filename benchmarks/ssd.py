@@ -166,6 +166,32 @@ def times(function: Callable[[list[torch.Tensor]], torch.Tensor], shape: Shape) 
     return forward_time(function, shape), least(both)
 
 
+def access(shape: Shape) -> dict[str, float]:
+    """CPU milliseconds on one thread of what `save`, `want` and `edit` add; interleaved, the least of six rounds."""
+    torch.set_num_threads(1)
+    x, dt, A, B, C, D = (t.detach() for t in inputs(shape))
+    want, value = (
+        ("log_decay", "controllability", "observability", "row_sums", "innovation"),
+        torch.ones(shape.P, shape.N),
+    )
+    slow = 0 * dt + 1e-5  # no weight of a Gramian underflows
+    calls: dict[str, Callable[[], object]] = {
+        "plain": lambda: ssd(x, dt, A, B, C, D=D),
+        "want all, save chunk": lambda: ssd(x, dt, A, B, C, D=D, want=want, save="chunk"),
+        "  with slow decays": lambda: ssd(x, slow, A, B, C, D=D, want=want, save="chunk"),
+        "one intervention": lambda: ssd(x, dt, A, B, C, D=D, edit=(100, "add", value)),
+        "eight interventions": lambda: ssd(x, dt, A, B, C, D=D, edit=[(100 + 37 * k, "add", value) for k in range(8)]),
+    }
+    best = dict.fromkeys(calls, float("inf"))
+    with torch.no_grad():
+        for _ in range(6):
+            for name, call in calls.items():
+                began = time.process_time()
+                call()
+                best[name] = min(best[name], 1e3 * (time.process_time() - began))
+    return best
+
+
 def peak(T: int, backward: bool) -> float:
     """Growth of the peak resident memory in MB over one call, to be run in a process of its own."""
     torch.set_num_threads(1)
@@ -213,6 +239,10 @@ def main() -> None:
             f"{errors['broadcast']:20.1e}"
         )
         print(f"{'  of gradients':24}{errors['gradients']:12.1e}")
+    spent = access(SHAPES["one layer, shared B and C"])
+    print("\nstates and statistics inside the scan, one layer, one thread, CPU ms")
+    for name, value in spent.items():
+        print(f"{name:24}{value:12.2f}{value / spent['plain']:8.2f}")
     print("\npeak memory of one call, MB (B=1, H=8, P=N=64, G=1)")
     print(f"{'T':>8}{'forward':>12}{'+ backward':>12}{'inputs':>12}")
     for T in LENGTHS:

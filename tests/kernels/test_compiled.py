@@ -48,7 +48,9 @@ def test_every_operation_with_builds_has_an_expectation():
 def test_no_spills(operation, build, kernel, arch):
     """The committed numbers keep the promise: what is in registers stays there."""
     metrics = WANTED[operation][build][kernel][arch]
-    assert metrics["spills"] == metrics["stack"] == 0
+    assert metrics["stack"] == 0
+    # Cut chunks take more scalars than AMD has: some are kept in lanes of vector registers, not in memory.
+    assert metrics["spills"] == 0 or ("edits" in build and arch.startswith("gfx"))
     # An AMD program of four waves may use 512 registers a lane; one of NVIDIA's at most 255.
     assert metrics["registers"] <= (512 if arch.startswith("gfx") else 255)
     assert metrics["shared"] <= {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}[arch]

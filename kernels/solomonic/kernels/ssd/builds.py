@@ -12,19 +12,31 @@ __all__ = ["BUILDS"]
 B, T, H = 1, 4096, 8
 
 
-def _call(size: int, dtype: torch.dtype, *, groups: int = H, reset: bool = False, backward: bool = False) -> None:
+def _call(
+    size: int,
+    dtype: torch.dtype,
+    *,
+    tokens: int = T,
+    groups: int = H,
+    reset: bool = False,
+    edit: bool = False,
+    backward: bool = False,
+) -> None:
     """Forward, or forward and backward, of heads with `size` channels and states."""
+    from solomonic.kernels.ssd.pieces import Edits
     from solomonic.kernels.ssd.triton_op import ssd_triton
 
     def new(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta", requires_grad=backward)
 
     work = torch.float32
-    rates = new(B, T, H, dtype=work), new(H, dtype=work)
-    keys = new(B, T, groups, size), new(B, T, groups, size)
+    rates = new(B, tokens, H, dtype=work), new(H, dtype=work)
+    keys = new(B, tokens, groups, size), new(B, tokens, groups, size)
     D, h0 = new(H, dtype=work), new(B, H, size, size, dtype=work)
-    cuts = torch.empty(B, T, dtype=torch.bool, device="meta") if reset else None
-    y, last, *_ = ssd_triton(new(B, T, H, size), *rates, *keys, D, h0, cuts)
+    cuts = torch.empty(B, tokens, dtype=torch.bool, device="meta") if reset else None
+    edits = [Edits((7, 100), new(B, 2, H, dtype=work), new(B, 2, H, size, size, dtype=work))] if edit else None
+    saves = (50, 200) if edit else ()
+    y, last, *_ = ssd_triton(new(B, tokens, H, size), *rates, *keys, D, h0, cuts, 64, edits, saves)
     if backward:
         torch.autograd.backward([y, last], [torch.empty_like(y), torch.empty_like(last)])
 
@@ -34,4 +46,6 @@ BUILDS: dict[str, Callable[[], None]] = {
     "bfloat16, head 128": partial(_call, 128, torch.bfloat16, backward=True),
     "float32, head 64": partial(_call, 64, torch.float32, backward=True),
     "float32, head 128": partial(_call, 128, torch.float32, backward=True),
+    "bfloat16, head 64, edits and resets": partial(_call, 64, torch.bfloat16, reset=True, edit=True, backward=True),
+    "bfloat16, head 128, decode": partial(_call, 128, torch.bfloat16, tokens=1),
 }
