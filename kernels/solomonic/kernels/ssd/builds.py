@@ -34,7 +34,9 @@ def _call(
     keys = new(B, tokens, groups, size), new(B, tokens, groups, size)
     D, h0 = new(H, dtype=work), new(B, H, size, size, dtype=work)
     cuts = torch.empty(B, tokens, dtype=torch.bool, device="meta") if reset else None
-    edits = [Edits((7, 100), new(B, 2, H, dtype=work), new(B, 2, H, size, size, dtype=work))] if edit else None
+    edits: list[Edits | None] | None = None
+    if edit:
+        edits = [Edits((7, 100), new(B, 2, H, dtype=work), new(B, 2, H, size, size, dtype=work))]
     saves = (50, 200) if edit else ()
     y, last, *_ = ssd_triton(new(B, tokens, H, size), *rates, *keys, D, h0, cuts, 64, edits, saves)
     if backward:
