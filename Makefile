@@ -28,8 +28,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e .
 	@touch $@
 
+# Two processes, a file to each at a time: one torch thread each keeps two cores busy.
 test: venv  ## run the tests and doctests; TESTS="tests/house -x" narrows them
-	$(BIN)/python -m pytest -q $(TESTS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
 
 lint: venv  ## ruff (rules and format) and pyright
 	$(BIN)/ruff check .

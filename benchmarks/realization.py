@@ -26,11 +26,11 @@ def rotated(matrix, rng):
     return q @ matrix @ q.T
 
 
-def structure(trials, rng):
+def structure(trials, rng, largest=128):
     """Index and Weyr characteristic right, orthogonal similarity, n <= 128, moduli 1e-3 to 1e3."""
     right, slowest = 0, 0.0
     for k in range(trials):
-        truth = known_structure(rng, core=("few", "outside")[k % 2])
+        truth = known_structure(rng, largest=largest, core=("few", "outside")[k % 2])
         a = rotated(truth.matrix, rng)
         start = time.perf_counter()
         found = nilpotency(a)
@@ -63,11 +63,11 @@ def any_core(trials, rng):
     return wrong == 0
 
 
-def skewed(trials, rng):
+def skewed(trials, rng, largest=32):
     """Never a wrong verdict, at most 10 % None: similarity of condition up to 1e3, n <= 32."""
     wrong = none = weyr = 0
     for k in range(trials):
-        truth = known_structure(rng, largest=32, core=("few", "outside")[k % 2])
+        truth = known_structure(rng, largest=largest, core=("few", "outside")[k % 2])
         n = len(truth.matrix)
         scale = np.logspace(0, -rng.uniform(0, 3), n) if n > 1 else np.ones(1)
         t = random_orthogonal(n, rng) @ np.diag(scale) @ random_orthogonal(n, rng)
@@ -84,21 +84,21 @@ def skewed(trials, rng):
     return wrong == 0 and none <= 0.1 * trials
 
 
-def nilpotent(trials, rng):
+def nilpotent(trials, rng, largest=64):
     """Brackets of the distance to nilpotency: truth inside in every trial, median width under 30."""
     missed, widths = 0, []
     for k in range(trials):
         size = 10 ** rng.uniform(-12, -2)
         if k % 3 == 0:
-            n = int(rng.integers(2, 64))
+            n = int(rng.integers(2, largest))
             weights = np.ones(n)
             weights[rng.integers(n)] = size
             a = rotated(cyclic_shift(weights), rng)
         elif k % 3 == 1:
-            nil = known_structure(rng, largest=64, core="none").matrix
+            nil = known_structure(rng, largest=largest, core="none").matrix
             a = rotated(nil + size * np.eye(len(nil)), rng)
         else:
-            nil = known_structure(rng, largest=64, core="none").matrix
+            nil = known_structure(rng, largest=largest, core="none").matrix
             noise = rng.standard_normal(nil.shape)
             a = rotated(nil, rng) + size * noise / np.linalg.norm(noise, 2)
         lower, upper = nilpotency(a).distance
@@ -113,21 +113,21 @@ def nilpotent(trials, rng):
     return missed == 0 and median < 30
 
 
-def defective(trials, rng):
+def defective(trials, rng, largest=5):
     """Brackets of the distance to a defective matrix: truth inside in every trial."""
     missed, widths = 0, []
     for k in range(trials):
         size = 10 ** rng.uniform(-12, -2)
         if k % 2:
             blocks, distances = [], []
-            for i in range(int(rng.integers(1, 5))):
+            for i in range(int(rng.integers(1, largest))):
                 m = np.array([[0.0, 1], [0, 0]]) + size * rng.standard_normal((2, 2))
                 m -= np.trace(m) / 2 * np.eye(2)
                 distances.append(float(np.linalg.svd(m, compute_uv=False)[-1]))
                 blocks.append(m + 10 * i * np.eye(2))
             a, truth = rotated(scipy.linalg.block_diag(*blocks), rng), min(distances)
         else:
-            sizes = [2, *rng.integers(1, 5, int(rng.integers(0, 4)))]
+            sizes = [2, *rng.integers(1, 5, int(rng.integers(0, largest - 1)))]
             a = rotated(jordan_matrix(sizes, rng.choice([-3.0, -1, 1, 2, 5], len(sizes))), rng)
             noise = rng.standard_normal(a.shape)
             a, truth = a + size * noise / np.linalg.norm(noise, 2), size

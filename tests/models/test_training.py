@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from solomonic.models import HybridConfig, Recipe, load, train
+from solomonic.models.muon import Muon, orthogonalised
 
 from .small import small_config
 
@@ -57,6 +58,52 @@ def test_stopped_and_resumed(whole, tmp_path, error):
     run = train(small_config("hybrid"), batches, tmp_path, RECIPE, save_every=3, progress=False)
     assert run.losses == whole.losses
     assert _same(run.model, whole.model)
+
+
+def test_muon_stopped_and_resumed(tmp_path):
+    recipe = Recipe(**{**vars(RECIPE), "matrix_lr": 2e-2})
+    whole = train(small_config("hybrid"), batches, tmp_path / "whole", recipe, progress=False)
+
+    def failing(step):
+        if step == 7:
+            raise KeyboardInterrupt
+        return batches(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small_config("hybrid"), failing, tmp_path / "cut", recipe, progress=False)
+    run = train(small_config("hybrid"), batches, tmp_path / "cut", recipe, progress=False)
+    assert run.losses == whole.losses
+    assert _same(run.model, whole.model)
+    by_adam = train(small_config("hybrid"), batches, tmp_path / "adam", RECIPE, progress=False)
+    assert run.losses[0] == by_adam.losses[0]
+    assert run.losses[2] != by_adam.losses[2]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 12), (12, 5), (1, 6)])
+def test_muon_moves_along_the_polar_factor(shape):
+    gradient = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    u, _, v = torch.linalg.svd(gradient, full_matrices=False)
+    singular = torch.linalg.svdvals(orthogonalised(gradient))
+    assert ((singular > 0.6) & (singular < 1.3)).all()
+    overlap = (orthogonalised(gradient) * (u @ v)).sum() / min(shape)
+    assert 0.6 < overlap < 1.3
+
+
+def test_muon_is_that_of_torch_but_for_its_bfloat16():
+    generator = torch.Generator().manual_seed(2)
+    start = torch.randn(6, 16, generator=generator)
+    moved = []
+    for make in (
+        lambda p: Muon([p], 0.1, weight_decay=0.1),
+        lambda p: torch.optim.Muon([p], lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ):
+        p = start.clone().requires_grad_()
+        optimizer = make(p)
+        for seed in range(5):
+            p.grad = torch.randn(6, 16, generator=torch.Generator().manual_seed(seed))
+            optimizer.step()
+        moved.append((p - start).detach())
+    assert (moved[0] - moved[1]).norm() < 0.03 * moved[1].norm()
 
 
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(whole, tmp_path, monkeypatch):

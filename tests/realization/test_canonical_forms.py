@@ -24,6 +24,8 @@ from solomonic.realization import (
 from solomonic.realization.forms import FORMS
 from solomonic.realization.gallery import jordan_matrix, random_orthogonal
 
+EPS = np.finfo(float).eps
+
 
 def random_stable(rng, n, m, p, discrete=True, radius=0.9):
     a = rng.standard_normal((n, n)) / np.sqrt(n)
@@ -51,7 +53,8 @@ def test_every_form_is_the_same_system(form, seed, n, m, p, discrete):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IllConditionedWarning)
         result = canonical_form(sys, form)
-    assert result.residual < 1e-11
+    # measured over 1500 draws: at most 25 eps times the condition; balancing divides by the ratio of the Gramians
+    assert result.residual <= (1e-11 if form == "balanced" else 100 * EPS * result.condition)
     assert result.condition == pytest.approx(np.linalg.cond(result.transform), rel=1e-6)
     assert result.system.dt == sys.dt
     if form == "brunovsky":  # |A + B F| reaches 1e4: the residual is the oracle, powers of it would lose the digits
@@ -234,8 +237,20 @@ def test_python_control_issue_967_and_the_printed_gramians():
     assert np.allclose(gramians(sys).observability, [[257.5, -94.5], [-94.5, 56.5]], atol=1e-10)
 
 
-def test_minimal_on_systems_that_are_not():
-    """Cases after ControlSystems.jl issue 298: non-minimal series and parallel connections."""
+@pytest.mark.parametrize("dt", [0, 1])
+@pytest.mark.parametrize(("b", "c"), [([1, 0], [1, 0]), ([1, 0], [1, 1]), ([1, 1], [1, 0])])
+def test_minimal_on_the_six_systems_of_controlsystems_jl_298(dt, b, c):
+    """There minreal raised on them, and made a discrete system continuous."""
+    a = np.diag([0.5, 0.2] if dt else [-1.0, -2.0])
+    sys = control.StateSpace(a, np.array(b)[:, None], np.array(c)[None], 0, dt)
+    small = minimal(sys)
+    assert small.nstates == 1
+    assert small.dt == dt
+    assert small.A.item() == pytest.approx(a[0, 0], abs=1e-15)
+    assert (small.B @ small.C).item() == pytest.approx(1, abs=1e-15)
+
+
+def test_minimal_on_connections():
     s = control.tf("s")
     g = control.ss(1 / (s + 1))
     for sys, order in (
@@ -252,14 +267,66 @@ def test_minimal_on_systems_that_are_not():
         assert np.allclose(small(points), sys(points), atol=1e-10)
 
 
-def test_minimal_of_a_badly_scaled_system():
-    """After ControlSystems.jl issue 835: scaling must not make states vanish."""
-    rng = np.random.default_rng(3)
-    sys = random_stable(rng, 6, 1, 1, False)
-    d = 10.0 ** np.array([-8, -4, 0, 3, 6, 9])
-    scaled = control.StateSpace(d[:, None] * sys.A / d, d[:, None] * sys.B, sys.C / d, sys.D, 0)
-    assert minimal(scaled).nstates == 6
-    assert np.allclose(minimal(scaled)(1j), sys(1j), rtol=1e-8)
+def entry_by_entry(rows):
+    """Realization of a transfer matrix that shares no state between its entries."""
+    parts = [[control.ss(g) for g in row] for row in rows]
+    b = [np.hstack([np.zeros((g.nstates, j)), g.B, np.zeros((g.nstates, len(row) - j - 1))])
+         for row in parts for j, g in enumerate(row)]  # fmt: skip
+    c = [np.vstack([np.zeros((i, g.nstates)), g.C, np.zeros((len(parts) - i - 1, g.nstates))])
+         for i, row in enumerate(parts) for g in row]  # fmt: skip
+    a = scipy.linalg.block_diag(*(g.A for row in parts for g in row if g.nstates))
+    return control.StateSpace(a, np.vstack(b), np.hstack(c), [[g.D.item() for g in row] for row in parts])
+
+
+@pytest.mark.parametrize("k", [3, 4, 5])
+def test_minimal_shares_the_repeated_poles_of_a_column(k):
+    """ControlSystems.jl issue 890: for k = 4 minreal gave 21 states in place of 5."""
+    s = control.tf("s")
+    g = 1 / (s - 1) ** k
+    sys = entry_by_entry([[g / s], *([s**i * g] for i in range(k))])
+    assert minimal(sys).nstates == k + 1
+    assert np.allclose(minimal(sys)(2j), sys(2j), atol=1e-10)
+
+
+def test_minimal_sees_through_the_rounding_of_products():
+    """ControlSystems.jl issue 992: a generalized plant with four distinct poles; minreal gave 5 states."""
+    g, w1, w2, w3 = (control.tf(k, d) for k, d in ((1, [2, 3]), (4, [5, 6]), (7, [8, 9]), (10, [11, 12])))
+    zero, one = control.tf(0, 1), control.tf(1, 1)
+    sys = entry_by_entry([[w1, -w1 * g], [zero, w2], [zero, w3 * g], [one, -g]])
+    assert sys.nstates == 7
+    assert minimal(sys).nstates == 4
+    assert np.allclose(minimal(sys)(2j), sys(2j), atol=1e-12)
+
+
+def test_minimal_of_a_system_scaled_over_seventeen_decades():
+    """ControlSystems.jl issue 835: minreal gave 3, 1 or 6 states as its tolerance changed.
+
+    In exact arithmetic on these numbers the fourth singular value of the controllability matrix is 1e-22 of the first:
+    3 states. Frequency responses computed with 60 digits; python-control's own, of all 6 states, is wrong by 113 %.
+    """
+    a = np.array([
+        [-6.537773175952662, 0, 0, 0, -9.892378564622923e-9, 0],
+        [0, -6.537773175952662, 0, 0, 0, -9.892378564622923e-9],
+        [2.0163803998106024e8, 2.0163803998106024e8, -0.006223894167415392, -1.551620418759878e8,
+         0.002358202548321148, 0.002358202548321148],
+        [0, 0, 5.063545034365582e-9, -0.4479539754649166, 0, 0],
+        [-2.824060629317756e8, 2.0198389074625736e8, -0.006234569427701143, -1.5542817673286995e8,
+         -0.7305736722226711, 0.0023622473513548576],
+        [2.0198389074625736e8, -2.824060629317756e8, -0.006234569427701143, -1.5542817673286995e8,
+         0.0023622473513548576, -0.7305736722226711],
+    ])  # fmt: skip
+    b = np.array([[0.004019511633336128], [0.004019511633336128], [0], [0], [297809.51426114445], [297809.51426114445]])
+    sys = control.StateSpace(a, b, np.eye(1, 6, 3), 0)
+    exact = {
+        1e-3j: 0.0010940285120352913 - 1.1734234134076244e-06j,
+        1j: -3.484425008924021e-05 - 0.0011635659302686944j,
+        100j: -6.314023809307233e-10 + 8.172823180689377e-09j,
+    }
+    for tol in (None, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6):
+        small = minimal(sys, tol=tol)
+        assert small.nstates == 3
+        for point, value in exact.items():
+            assert abs(small(point) - value) <= 1e-12 * abs(value)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 3), st.booleans())
@@ -285,6 +352,45 @@ def test_equivalent_says_no_and_cannot_say():
     assert equivalent(padded, sys).verdict is None
     twice = control.StateSpace(padded.A + 0.3 * np.diag([0, 0, 0, 0, 1]), padded.B, padded.C, padded.D, True)
     assert equivalent(padded, twice).verdict is None
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 1), (80, 1), (80, 3)])
+def test_equivalent_recovers_long_systems_whose_krylov_matrices_are_singular(n, m):
+    rng = np.random.default_rng(n)
+    sys = random_stable(rng, n, m, m)
+    t = random_orthogonal(n, rng) @ np.diag(np.geomspace(1, 20, n)) @ random_orthogonal(n, rng)
+    back = np.linalg.inv(t)
+    found = equivalent(sys, (back @ sys.A @ t, back @ sys.B, sys.C @ t, sys.D))
+    assert found.verdict is True
+    assert np.allclose(found.transform, t, atol=1e-9)
+
+
+def test_where_balancing_leaves_states_out_the_residual_bounds_the_change():
+    n = 60
+    sys = random_stable(np.random.default_rng(5), n, 1, 1, False)
+    result = canonical_form(sys, "balanced")
+    kept, left_out = result.indices
+    assert left_out > 0
+    assert result.transform.shape == (n, kept)
+    top = hankel_singular_values(sys)[0]
+    assert result.residual < 1e-12
+    for w in (0.0, 0.3, 1.0, 10.0):
+        assert np.abs(result.system(1j * w) - sys(1j * w)).max() <= (result.residual + 1e-10) * top
+
+
+@pytest.mark.parametrize("n", [50, 120])
+@pytest.mark.parametrize("discrete", [True, False])
+def test_every_form_of_a_long_system_returns_and_warns(n, discrete):
+    sys = random_stable(np.random.default_rng(n), n, 2, 2, discrete)
+    for form in FORMS:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = canonical_form(sys, form)
+        assert [w.category for w in caught] == [IllConditionedWarning] * (result.condition > 1e8)
+        if form in ("controllable", "observable", "brunovsky"):
+            assert result.condition > 1e8
+        else:
+            assert result.residual < 1e-11
 
 
 def test_an_ill_conditioned_companion_form_is_returned_with_a_warning():
@@ -319,8 +425,26 @@ DUAL = (IDLE[0].T, IDLE[2].T, IDLE[1].T)
         (lambda: minimal((np.eye(2) * np.nan, IDLE[1], IDLE[2])), ValueError, "sys.A: expected finite"),
         (lambda: minimal((np.zeros((0, 0)), IDLE[1], IDLE[2])), ValueError, "sys.A: expected a non-empty"),
         (lambda: minimal(IDLE, tol=-1), ValueError, "tol: expected"),
+        (lambda: minimal((IDLE[0].astype(object), *IDLE[1:])), TypeError, "sys.A: expected an array of numbers"),
+        (lambda: minimal((*IDLE[:2], [[np.inf, 1.0]])), ValueError, "sys.C: expected finite"),
+        (lambda: minimal((*IDLE, np.ones((2, 2)))), ValueError, r"sys.D: expected shape \[1, 1\]"),
+        (lambda: minimal((*IDLE, None, -1)), ValueError, r"sys.dt: expected 0 \(continuous time\).*got int -1"),
+        (lambda: minimal((*IDLE, None, "x")), ValueError, "sys.dt: expected 0"),
+        (lambda: canonical_form((IDLE[0], 0 * IDLE[1], IDLE[2]), "balanced"), ValueError, "whose input reaches"),
     ],
 )  # fmt: skip
 def test_bad_systems_are_named(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_torch_tensors_come_in_detached():
+    torch = pytest.importorskip("torch")
+    sys = random_stable(np.random.default_rng(9), 4, 2, 2)
+    tensors = tuple(torch.tensor(np.asarray(x), requires_grad=True) for x in (sys.A, sys.B, sys.C))
+    assert np.array_equal(canonical_form(tensors, "schur").system.A, canonical_form(sys, "schur").system.A)
+    assert np.array_equal(hankel_singular_values(tensors), hankel_singular_values(sys))
+    with pytest.raises(TypeError, match=r"sys\.A: expected a tensor that can be read on the CPU"):
+        minimal((tensors[0].detach().to_sparse(), *tensors[1:]))
+    with pytest.raises(TypeError, match=r"sys\.A: expected a real array"):
+        minimal((tensors[0] + 0j, *tensors[1:]))

@@ -75,6 +75,10 @@ def test_bad_companions_are_named():
         CompanionSystem(np.zeros((2, 3, 3)), np.ones((1, 1)), np.ones((1, 2))).simulate(u)
     with pytest.raises(ValueError, match=r"readout: expected shape \[p, 2\]"):
         CompanionSystem(np.zeros(2), np.ones((1, 1)), np.ones((1, 3))).simulate(u)
+    with pytest.raises(ValueError, match=r"feedthrough: expected shape \[1, 1\], got \[3, 1\]"):
+        CompanionSystem(np.zeros(2), np.ones((1, 1)), np.ones((1, 2)), np.ones((3, 1))).simulate(u)
+    with pytest.raises(ValueError, match="coefficients: expected finite numbers"):
+        CompanionSystem(lambda u: [np.nan], np.ones((1, 1)), np.ones((1, 1))).simulate(u)
     with pytest.raises(ValueError, match="blocks: expected an integer from 2"):
         companion_from_diagonal([0.1, 0.2], [1.0, 1], [1.0, 1], blocks=1)
     with pytest.raises(ValueError, match="expected conjugate pairs"):

@@ -152,7 +152,7 @@ class HybridConfig:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], *, source: str = "config") -> HybridConfig:
-        """Read the keys of a published ``config.json``; ``source`` names them in errors.
+        """Read ``raw``, the keys of a published ``config.json``; ``source`` names them in errors.
 
         Both rope formats are read (``rope_parameters``, or ``rope_theta`` with ``rope_scaling``). A B'MOJO window of
         2^n - 1 with n >= 5, as older files have it, is read as 2^n.
@@ -250,7 +250,7 @@ class HybridConfig:
 
     @classmethod
     def from_file(cls, path: str | Path) -> HybridConfig:
-        """Read ``config.json``, or the ``config.json`` of a folder."""
+        """Read the ``config.json`` at ``path``, a file or the folder that holds it."""
         path = Path(path)
         file = path / "config.json" if path.is_dir() else path
         if not file.is_file():

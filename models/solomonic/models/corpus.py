@@ -37,6 +37,17 @@ class Corpus:
         in bytes from where that value last stood.
     info : dict
         Files, bytes, share of woven lines and the SHA-256 of the training bytes.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from solomonic.models import stdlib_corpus
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in "abcdefghijklmnop":
+    ...     _ = (folder / f"{name}.py").write_text("y = 2\\n" * 400)
+    >>> corpus = stdlib_corpus(root=folder, woven=0)
+    >>> bytes(corpus.train[:6])
+    b'y = 2\\n'
     """
 
     train: np.ndarray
@@ -46,7 +57,7 @@ class Corpus:
     info: dict
 
     def batches(self, batch_size: int, context: int, *, seed: int = 0) -> Callable[[int], Tensor]:
-        """Training batches as a function of the step: [batch_size, context + 1] token ids.
+        """Training batches as a function of the step: token ids [``batch_size``, ``context`` + 1], drawn with ``seed``.
 
         Being a pure function of (seed, step), it gives a resumed run the batches it would have had.
         """

@@ -18,8 +18,16 @@ from .memory import Memory
 class Generation:
     """What :func:`generate` returns.
 
-    ``ids`` [B, n] are the new tokens, ``logits`` [B, vocab] those of the token that would come next, and ``memory``
-    is what the model carries after the last new token: generation can go on from both.
+    Generation can go on from ``logits`` and ``memory``.
+
+    Parameters
+    ----------
+    ids : Tensor
+        The new tokens [B, n].
+    logits : Tensor
+        Those of the token that would come next [B, vocab].
+    memory : Memory
+        What the model carries after the last new token.
     """
 
     ids: Tensor

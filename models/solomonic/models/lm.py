@@ -26,7 +26,15 @@ Recorder = Callable[[int, str, Tensor], None]
 
 @dataclass(frozen=True, eq=False)
 class LMOutput:
-    """What a forward pass returns: ``logits`` [B, T, vocab] and the ``memory`` after the last token."""
+    """What a forward pass returns.
+
+    Parameters
+    ----------
+    logits : Tensor
+        Those of the next token at every position [B, T, vocab].
+    memory : Memory
+        What the model carries after the last token.
+    """
 
     logits: Tensor
     memory: Memory
@@ -122,12 +130,12 @@ class HybridLM(nn.Module):
         return cast(list[DecoderLayer], list(self.model.layers))
 
     def empty_memory(self, batch_size: int = 1) -> Memory:
-        """The memory before the first token."""
+        """The memory of ``batch_size`` sequences before the first token."""
         like = self.model.embed_tokens.weight
         return Memory(tuple(layer.mixer.empty(batch_size, like) for layer in self.layers), 0)
 
     def memory_nbytes(self, tokens: int, batch_size: int = 1) -> int:
-        """Bytes of the memory after that many tokens, from the sizes alone."""
+        """Bytes of the memory of ``batch_size`` sequences after that many ``tokens``, from the sizes alone."""
         width = self.model.embed_tokens.weight.element_size()
         total = 0
         for layer in self.layers:

@@ -25,7 +25,12 @@ KINDS = {
 class KeyValue(NamedTuple):
     """Keys and values of a register of tokens, oldest first.
 
-    ``key`` is [B, n, Hkv, D], after norm and rotation; ``value`` is [B, n, Hkv, D].
+    Attributes
+    ----------
+    key : Tensor
+        [B, n, Hkv, D], after norm and rotation.
+    value : Tensor
+        [B, n, Hkv, D].
     """
 
     key: Tensor
@@ -37,7 +42,17 @@ Value = Tensor | KeyValue
 
 
 class Part(NamedTuple):
-    """Where a part of a memory is, and what it is: ``kind`` is ``"eidetic"`` or ``"fading"``."""
+    """Where a part of a memory is, and what it is.
+
+    Attributes
+    ----------
+    layer : int
+        The layer that carries it.
+    part : str
+        Its name: ``"conv"``, ``"state"``, ``"window"``, ``"fading_tokens"``, ``"eidetic"`` or ``"kv"``.
+    kind : str
+        ``"eidetic"`` or ``"fading"``.
+    """
 
     layer: int
     part: str
@@ -91,12 +106,12 @@ class Memory:
         return sum(t.numel() * t.element_size() for layer in self.layers for v in layer.values() for t in tensors(v))
 
     def get(self, layer: int, part: str) -> Value:
-        """The value of a part: a tensor or a :class:`KeyValue`."""
+        """The value of the part named ``part`` of layer ``layer``: a tensor or a :class:`KeyValue`."""
         self._check(layer, part)
         return self.layers[layer][part]
 
     def set(self, layer: int, part: str, value: Any) -> Memory:
-        """A memory that differs in one part; ``value`` has the shapes, dtype and device of the old one."""
+        """A memory that differs in the ``part`` of a ``layer``; ``value`` has its shapes, dtype and device."""
         old = self.get(layer, part)
         if isinstance(old, KeyValue):
             if isinstance(value, Tensor) or len(value) != 2:
@@ -116,7 +131,7 @@ class Memory:
     def transplant(
         self, other: Memory, *, parts: Iterable[str] | str | None = None, layers: Iterable[int] | int | None = None
     ) -> Memory:
-        """This memory with the named parts of the named layers taken from ``other`` (all of them by default)."""
+        """This memory with what ``parts`` and ``layers`` name taken from ``other`` (all of it by default)."""
         wanted_parts = {parts} if isinstance(parts, str) else None if parts is None else set(parts)
         wanted_layers = {layers} if isinstance(layers, int) else None if layers is None else set(layers)
         here = {(p.layer, p.part) for p in self.parts()}

@@ -9,7 +9,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from .checkpoint import save
 from .config import HybridConfig
 from .files import whole_folder, write_json
 from .lm import HybridLM
+from .muon import Muon
 
 logger = logging.getLogger("solomonic")
 
@@ -33,7 +35,7 @@ _STEP_FOLDER = re.compile(r"step-(\d{8})")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: AdamW, linear warm-up, cosine to a floor, clipping.
+    """How a model is trained: AdamW or Muon, linear warm-up, cosine to a floor, clipping.
 
     Parameters
     ----------
@@ -45,6 +47,9 @@ class Recipe:
         Highest learning rate, and the share of it that is left at the end.
     betas, weight_decay, clip : tuple of float, float, float
         Of AdamW (decay on matrices alone), and the largest gradient norm.
+    matrix_lr : float or None
+        Highest learning rate of the matrices between embedding and head, which Muon then moves; None leaves them to
+        AdamW too.
     decay : str
         Initial decays of state space layers, see :class:`~solomonic.models.HybridLM`.
     dtype : str
@@ -67,6 +72,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
     clip: float = 1.0
+    matrix_lr: float | None = None
     decay: str = "slow"
     dtype: str = "float32"
     seed: int = 0
@@ -81,18 +87,33 @@ class Recipe:
             raise ValueError(f"dtype: expected 'float32' or 'bfloat16', got {self.dtype!r}")
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of a step: linear warm-up, then a cosine to ``floor * lr``."""
+        """The learning rate of a ``step``: linear warm-up, then a cosine to ``floor * lr``."""
+        return self.lr * self.schedule(step)
+
+    def schedule(self, step: int) -> float:
+        """The share of the highest learning rates that a ``step`` has."""
         if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
+            return (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """A finished training run: the model, the loss of every step (nats a token) and the seconds it took.
+    """A finished training run.
 
-    ``curve`` has a row (step, seconds, score) for every checkpoint where ``validate`` was given.
+    Parameters
+    ----------
+    model : HybridLM
+        The trained model, in evaluation mode.
+    losses : list of float
+        The loss of every step, nats a token.
+    curve : list of tuples
+        A row (step, seconds, score) for every checkpoint, where ``validate`` was given.
+    seconds : float
+        How long it took, over all parts of the run.
+    folder : Path
+        Where its checkpoint lies.
     """
 
     model: HybridLM
@@ -174,14 +195,14 @@ def train(
     torch.set_flush_denormal(True)
     model = HybridLM(config, rng=recipe.seed, decay=recipe.decay)
     names = [name for name, _ in model.named_parameters()]
-    optimizer = _optimizer(model, recipe)
+    optimizers = _optimizers(model, recipe)
     what = {"config": config.to_dict(), "recipe": json.loads(json.dumps(dataclasses.asdict(recipe)))}
     losses: list[float] = []
     curve: list[tuple[int, float, float]] = []
     seconds = 0.0
     newest = _newest(out_dir)
     if newest is not None:
-        losses, curve, seconds = _restore(newest, what, model, optimizer, names)
+        losses, curve, seconds = _restore(newest, what, model, optimizers, names)
         logger.info("going on from %s", newest)
 
     def checkpoint() -> None:
@@ -190,7 +211,7 @@ def train(
         if validate is not None:
             curve.append((len(losses), seconds, float(validate(model))))
         state = {"losses": losses, "curve": curve, "seconds": seconds, "note": note or {}, **what}
-        _write_checkpoint(out_dir / f"step-{len(losses):08d}", model, optimizer, names, state)
+        _write_checkpoint(out_dir / f"step-{len(losses):08d}", model, optimizers, names, state)
         _prune(out_dir, keep)
         began = time.monotonic()  # neither validation nor writing counts as training
 
@@ -199,7 +220,7 @@ def train(
     try:
         with bar:
             while len(losses) < recipe.steps:
-                loss = _step(model, optimizer, batches(len(losses)), recipe, len(losses))
+                loss = _step(model, optimizers, batches(len(losses)), recipe, len(losses))
                 losses.append(loss)
                 bar.update()
                 bar.set_postfix(bits=f"{sum(losses[-50:]) / len(losses[-50:]) / math.log(2):.3f}", refresh=False)
@@ -218,36 +239,52 @@ def train(
     return TrainingRun(model, losses, curve, seconds, out_dir)
 
 
-def _step(model: HybridLM, optimizer: torch.optim.AdamW, rows: Tensor, recipe: Recipe, step: int) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate(step)
+def _step(model: HybridLM, optimizers: Sequence[Optimizer], rows: Tensor, recipe: Recipe, step: int) -> float:
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
         logits = model(rows[:, :-1]).logits
     loss = cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     if not math.isfinite(loss.item()) or not math.isfinite(float(norm)):
         raise ValueError(f"step {step}: loss {loss.item()}, gradient norm {float(norm)}; try a smaller learning rate")
-    optimizer.step()
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["highest_lr"] * recipe.schedule(step)
+        optimizer.step()
     return loss.item()
 
 
-def _optimizer(model: HybridLM, recipe: Recipe) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]  # norms, biases, A_log, D, dt_bias: not decayed
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+def _optimizers(model: HybridLM, recipe: Recipe) -> list[Optimizer]:
+    """AdamW for everything, or for what is no matrix between embedding and head, and Muon for those."""
+    ends = ("model.embed_tokens.weight", "lm_head.weight")
+    by_muon = [n for n, p in model.named_parameters() if recipe.matrix_lr is not None and p.ndim == 2 and n not in ends]
+    by_adam = {n: p for n, p in model.named_parameters() if n not in set(by_muon)}
+    matrices = [p for p in by_adam.values() if p.ndim >= 2]
+    vectors = [p for p in by_adam.values() if p.ndim < 2]  # norms, biases, A_log, D, dt_bias: not decayed
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay, "highest_lr": recipe.lr},
+        {"params": vectors, "weight_decay": 0.0, "highest_lr": recipe.lr},
+    ]
+    optimizers: list[Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)]
+    if recipe.matrix_lr is not None:
+        params = dict(model.named_parameters())
+        muon = Muon([params[n] for n in by_muon], recipe.matrix_lr, weight_decay=recipe.weight_decay)
+        muon.param_groups[0]["highest_lr"] = recipe.matrix_lr
+        optimizers.append(muon)
+    return optimizers
 
 
 def _write_checkpoint(
-    folder: Path, model: HybridLM, optimizer: torch.optim.AdamW, names: list[str], state: dict
+    folder: Path, model: HybridLM, optimizers: Sequence[Optimizer], names: list[str], state: dict
 ) -> None:
     params = dict(model.named_parameters())
     moments: dict[str, Tensor] = {}
     for name in names:
-        entry = optimizer.state[params[name]]
-        moments.update({f"{name}.{key}": torch.as_tensor(entry[key]) for key in ("step", "exp_avg", "exp_avg_sq")})
+        for optimizer in optimizers:
+            moments.update(
+                {f"{name}.{key}": torch.as_tensor(v) for key, v in optimizer.state.get(params[name], {}).items()}
+            )
     with whole_folder(folder) as beside:
         save(model, beside)
         save_file(moments, beside / "optimizer.safetensors")
@@ -255,7 +292,7 @@ def _write_checkpoint(
 
 
 def _restore(
-    folder: Path, what: dict, model: HybridLM, optimizer: torch.optim.AdamW, names: list[str]
+    folder: Path, what: dict, model: HybridLM, optimizers: Sequence[Optimizer], names: list[str]
 ) -> tuple[list[float], list[tuple[int, float, float]], float]:
     try:
         state = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
@@ -270,8 +307,10 @@ def _restore(
                              "use another folder, or delete it")  # fmt: skip
     model.load_state_dict(weights)
     params = dict(model.named_parameters())
+    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for name in names:
-        optimizer.state[params[name]] = {key: moments[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+        own = {key.removeprefix(f"{name}."): v for key, v in moments.items() if key.rpartition(".")[0] == name}
+        owner[params[name]].state[params[name]] = own
     return state["losses"], [tuple(row) for row in state["curve"]], state["seconds"]
 
 

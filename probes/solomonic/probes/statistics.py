@@ -145,7 +145,8 @@ def _bca(values: np.ndarray, function: Any, estimate: Any, drawn: np.ndarray, le
         acceleration = np.where(spread > 0, (deviation**3).sum(0) / (6 * spread**1.5), 0.0)
     out = np.empty((2, *estimate.shape))
     ordered = np.sort(drawn, 0)
-    for row, z in enumerate((norm.ppf(level), norm.ppf(1 - level))):
+    z_low = norm.ppf(level)  # its mirror image, since 1 - level rounds to 1 for two samples
+    for row, z in enumerate((z_low, -z_low)):
         shifted = bias + z
         share = norm.cdf(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-3))
         place = np.clip(share * (resamples - 1), 0, resamples - 1)

@@ -42,7 +42,8 @@ from .nilpotency import NilpotencyCertificate, ToleranceRow, nilpotency
 from .normality import NumericalRadius, departure_from_normality, numerical_radius
 from .pseudospectrum import Pseudospectrum, pseudospectrum
 from .rounding import rounding_uncertainty
-from .time_varying import CutGramians, TimeVaryingSystem, shift_register
+from .shift_register import shift_register
+from .time_varying import CutGramians, TimeVaryingSystem
 from .weyr import WeyrCharacteristic, weyr_characteristic
 
 __all__ = [

@@ -98,10 +98,7 @@ def find_clusters(t: Array, allowed: float) -> list[Array]:
     fractions = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
     first, second = values[tree.row], values[tree.col]
     points = first[:, None] + fractions[None, :] * (second - first)[:, None]
-    near = np.abs(second - first) <= max(allowed * 1e16, 2 * norm2(t))
-    level = np.full(points.shape, np.inf)
-    level[near] = sigma_min(t, points[near])
-    joined = level.max(axis=1) <= allowed + n * EPS * norm2(t)
+    joined = sigma_min(t, points).max(axis=1) <= allowed + n * EPS * norm2(t)
     joined |= np.abs(second - first) <= allowed
     graph = scipy.sparse.csr_array((np.ones(int(joined.sum())), (tree.row[joined], tree.col[joined])), shape=(n, n))
     count, labels = connected_components(graph, directed=False)

@@ -171,9 +171,15 @@ def sweep(a: Array, norm: float, uncertainty: float, *, max_runs: int = 8) -> li
     return runs
 
 
-def select(runs: list[Staircase], uncertainty: float) -> Staircase:
-    """Choose the run with the widest gap among those whose kept singular values exceed the uncertainty."""
+def select(runs: list[Staircase], uncertainty: float, *, stated: bool = False) -> Staircase:
+    """Choose the run with the widest gap among those whose kept singular values exceed the uncertainty.
+
+    An uncertainty that the caller has stated also bounds what may be discarded; the default one does not, because A
+    may have been through arithmetic that the default knows nothing of.
+    """
     sure = [run for run in runs if run.kept > uncertainty] or runs
+    if stated:
+        sure = [run for run in sure if run.discarded <= uncertainty] or sure
     best = sure[0]
     for run in sure[1:]:
         if run.gap > 10 * best.gap:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import sys as _sys
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import control
 import numpy as np
+import scipy.linalg
 
 from ._linalg import norm2
 from ._validate import Array, as_array, as_square, describe
+
+if TYPE_CHECKING:
+    import control
 
 __all__ = ["Matrices", "as_matrices", "require_stable", "scale_states", "to_statespace"]
 
@@ -43,18 +47,23 @@ class Matrices(NamedTuple):
 
 def as_matrices(sys: Any, name: str = "sys") -> Matrices:
     """Check a system: control.StateSpace, or a tuple (A, B, C) or (A, B, C, D), discrete unless it says otherwise."""
-    if isinstance(sys, control.StateSpace):
+    control = _sys.modules.get("control")  # it takes a second to import: where it is not, nobody holds its objects
+    if control is not None and isinstance(sys, control.StateSpace):
         parts: tuple[Any, ...] = (sys.A, sys.B, sys.C, sys.D)
         dt = True if sys.dt is None else sys.dt
     elif isinstance(sys, (tuple, list)) and len(sys) in (3, 4, 5):
         parts, dt = tuple(sys[:4]), (sys[4] if len(sys) == 5 else True)
-    elif isinstance(sys, control.TransferFunction):
+    elif control is not None and isinstance(sys, control.TransferFunction):
         raise TypeError(
             f"{name}: expected a control.StateSpace or (A, B, C, D), got a TransferFunction; convert it first with "
             f"control.ss"
         )
     else:
         raise TypeError(f"{name}: expected a control.StateSpace or (A, B, C) or (A, B, C, D), got {describe(sys)}")
+    if not (dt is None or (isinstance(dt, (bool, int, float, np.number)) and 0 <= dt < np.inf)):
+        raise ValueError(
+            f"{name}.dt: expected 0 (continuous time), True or a sampling period (discrete), got {describe(dt)}"
+        )
     a = as_square(parts[0], f"{name}.A", real=True)
     n = len(a)
     b = as_array(parts[1], f"{name}.B", shape=(n, "m"), real=True)
@@ -66,14 +75,18 @@ def as_matrices(sys: Any, name: str = "sys") -> Matrices:
 
 def to_statespace(m: Matrices) -> control.StateSpace:
     """Return a control.StateSpace that keeps every state."""
+    import control
+
     return control.StateSpace(m.A, m.B, m.C, m.D, m.dt, remove_useless_states=False)
 
 
 def require_stable(m: Matrices, name: str, what: str) -> None:
-    """Raise unless the spectrum lies inside the unit disc (discrete) or the left half-plane (continuous)."""
-    values = np.linalg.eigvals(m.A)
+    """Raise unless the spectrum lies inside the unit disc (discrete) or left half-plane (continuous), by more than
+    the rounding n eps |A| of its eigenvalues."""
+    balanced: Any = scipy.linalg.matrix_balance(m.A)[0]
+    values = np.linalg.eigvals(balanced)
     worst = float(np.abs(values).max() if m.discrete else np.real(values).max())
-    if worst >= (1 if m.discrete else 0):
+    if worst >= (1 if m.discrete else 0) - m.order * np.finfo(float).eps * norm2(balanced):
         kind = "spectral radius below 1" if m.discrete else "eigenvalues with real parts below 0"
         got = f"spectral radius {worst:.6g}" if m.discrete else f"largest real part {worst:.6g}"
         raise ValueError(

@@ -117,6 +117,18 @@ def as_square(value: Any, name: str, *, real: bool = False, allow_empty: bool = 
     return array
 
 
+def as_scaled_square(value: Any, name: str) -> Array:
+    """Return a square matrix whose entries have squares that neither overflow nor vanish, or say to scale it."""
+    array = as_square(value, name)
+    largest = float(np.abs(array).max())
+    if largest and not 1e-140 <= largest <= 1e140:
+        raise ValueError(
+            f"{name}: expected a largest entry between 1e-140 and 1e140 in modulus, or all zero, got {largest:.3g}; "
+            f"scale {name}, and with it what is in its unit"
+        )
+    return array
+
+
 def as_number(value: Any, name: str, expected: str, accept: Callable[[float], bool] = lambda number: True) -> float:
     """Return ``value`` as a finite float that ``accept`` takes; ``expected`` says in words what it takes."""
     try:

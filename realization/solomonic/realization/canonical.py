@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import control
 import numpy as np
 
 from ._linalg import norm2
 from ._systems import Matrices, as_matrices, to_statespace
 from ._validate import Array, describe
 from .forms import FORMS, Change
+
+if TYPE_CHECKING:
+    import control
 
 __all__ = ["CanonicalForm", "IllConditionedWarning", "canonical_form"]
 
@@ -56,7 +58,8 @@ class CanonicalForm:
         Spectral condition number of T.
     residual : float
         Largest of ``|A T - T A_z| / (|A| |T|)``, ``|B - T B_z| / |B|`` and ``|C T - C_z| / (|C| |T|)``; with feedback
-        A and B stand for A + B F and B G. B is left out where r < n.
+        A and B stand for A + B F and B G. Where r < n: bound of the largest change of the frequency response, relative
+        to the largest Hankel singular value.
     indices : tuple of int
         Block sizes: controllability indices by input (controllable, brunovsky), observability indices by output
         (observable), Jordan or modal block sizes, ranks of the staircase, (kept, left out) for balanced, the four
@@ -156,7 +159,7 @@ def canonical_form(sys: Any, form: str) -> CanonicalForm:
         to_statespace(change.system),
         change.transform,
         condition,
-        _residual(m, change),
+        _residual(m, change) if change.residual is None else change.residual,
         change.indices,
         change.feedback,
         change.input_transform,
@@ -173,6 +176,5 @@ def _residual(m: Matrices, change: Change) -> float:
         norm2(a @ t - t @ z.A) / max((norm2(m.A) + norm2(a - m.A)) * norm2(t), tiny),
         norm2(c @ t - z.C) / max((norm2(m.C) + norm2(c - m.C)) * norm2(t), tiny),
     ]
-    if t.shape[0] == t.shape[1]:
-        parts.append(norm2(b - t @ z.B) / max(norm2(b), tiny))
+    parts.append(norm2(b - t @ z.B) / max(norm2(b), tiny))
     return float(max(parts))

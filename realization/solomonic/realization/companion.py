@@ -118,7 +118,8 @@ class CompanionSystem:
         a, b, c = (np.array(x) for x in zip(*(self.matrices(row) for row in u), strict=True))
         d = None
         if self.feedthrough is not None:
-            d = np.repeat(as_array(self.feedthrough, "feedthrough", ndim=2)[None], len(u), 0)
+            feed = as_array(self.feedthrough, "feedthrough", shape=(c.shape[1], b.shape[2]))
+            d = np.repeat(feed[None], len(u), 0)
         return TimeVaryingSystem(a, b, c, d)
 
     def simulate(self, u: Any, x0: Any = None) -> Array:

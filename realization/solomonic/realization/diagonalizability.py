@@ -142,34 +142,35 @@ def diagonalizability(A: Any, *, uncertainty: float | None = None) -> Diagonaliz
     if n == 1:
         reason = "A number: diagonal, and no matrix of order 1 is defective."
         return DiagonalizabilityCertificate(True, (np.inf, np.inf), 1.0, clusters, 1, allowed, reason)
+    if norm == 0:
+        reason = "A is zero: a multiple eigenvalue with a full eigenspace, so at distance 0 from defective matrices."
+        return DiagonalizabilityCertificate(True, (0.0, 0.0), 1.0, clusters, 1, allowed, reason)
     centres = [(c.centre, float(np.ptp(np.abs(c.eigenvalues - c.centre)))) for c in clusters if c.size > 1]
-    upper, _, second = defective_upper_bound(t, z, norm, centres)
-    for cluster in clusters:
-        if cluster.size > 1 and cluster.discarded + n * EPS * norm < upper:
-            upper = cluster.discarded + n * EPS * norm
-            second = np.inf if cluster.semisimple else cluster.kept
-    multiple = any(c.size > 1 and c.semisimple and c.discarded == 0 for c in clusters)
-    if multiple:
+    saddle, _, second = defective_upper_bound(t, z, norm, centres)
+    joined = [c for c in clusters if c.size > 1]
+    upper = min([saddle, *(c.discarded + n * EPS * norm for c in joined)])
+    if any(c.semisimple and c.discarded == 0 for c in joined):
         upper = 0.0
     lower = min(defective_lower_bound(t, z, norm, vectors, values, a), upper)
-    joined = [c for c in clusters if c.size > 1]
     full = all(c.semisimple and c.discarded <= allowed for c in joined)
+    blocks = [c for c in joined if c.index > 1 and c.discarded <= allowed and c.kept > 2 * allowed]
     index = max(c.index for c in clusters)
     if lower > allowed:
         verdict = True
         reason = f"No defective matrix lies nearer than {lower:.2g}; the uncertainty is {allowed:.2g}."
+    elif upper <= allowed and (blocks or (saddle <= allowed and 2 * allowed < second < np.inf)):
+        verdict = False
+        rest = f"blocks of size up to {max(c.index for c in blocks)}" if blocks else f"a singular value of {second:.2g}"
+        reason = (
+            f"A defective matrix lies at {upper:.2g}, within the uncertainty {allowed:.2g}, and its eigenspace is not "
+            f"full: {rest} stands out of the uncertainty where a full eigenspace has zeros."
+        )
     elif joined and full:
         verdict = True
         reason = (
             f"{len(joined)} multiple eigenvalue(s), each with a full eigenspace within the uncertainty {allowed:.2g}. "
             f"The distance to a defective matrix is at most {upper:.2g}, as it is for every multiple eigenvalue, the "
             f"identity's too: an arbitrarily small change can make a Jordan block of it."
-        )
-    elif upper <= allowed and _stands_out(clusters, second, allowed):
-        verdict = False
-        reason = (
-            f"A defective matrix lies at {upper:.2g}, within the uncertainty {allowed:.2g}, and no matrix within it "
-            f"has the full eigenspace."
         )
     else:
         verdict = None
@@ -178,10 +179,3 @@ def diagonalizability(A: Any, *, uncertainty: float | None = None) -> Diagonaliz
             f"is {allowed:.2g}. A smaller uncertainty, or a more exact A, would decide."
         )
     return DiagonalizabilityCertificate(verdict, (lower, upper), condition, clusters, index, allowed, reason)
-
-
-def _stands_out(clusters: tuple[EigenvalueCluster, ...], second: float, allowed: float) -> bool:
-    """Whether a defect is larger than the uncertainty: sigma_(n-1), or the blocks that a staircase kept."""
-    if np.isfinite(second) and second > 2 * allowed:
-        return True
-    return any(c.index > 1 and c.discarded <= allowed and c.kept > 2 * allowed for c in clusters)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from ._linalg import norm2, triangle
 from ._systems import Matrices, as_matrices
@@ -23,7 +25,7 @@ class Equivalence:
     verdict : bool or None
         True: ``transform`` takes one system into the other within the tolerance. False: their impulse responses
         differ, or their sizes do. None: the responses agree, but no invertible transform was found (one of the two
-        is not minimal).
+        is not minimal, or nearly not).
     transform : ndarray [n, n] or None
         T with x_1 = T x_2: A_1 T = T A_2, B_1 = T B_2, C_1 T = C_2.
     condition : float
@@ -57,6 +59,18 @@ def _krylov(m: Matrices, gamma: float, steps: int) -> Array:
         out.append(block)
         block = m.A @ block / gamma
     return np.hstack(out)
+
+
+def _by_modes(first: Matrices, second: Matrices) -> Array:
+    """T = V_1 D V_2^-1 from eigenvectors: D is diagonal, one least squares problem a mode (simple eigenvalues)."""
+    (l1, v1), (l2, v2) = np.linalg.eig(first.A), np.linalg.eig(second.A)
+    _, match = linear_sum_assignment(np.abs(l1[:, None] - l2[None, :]))
+    v2 = v2[:, match]
+    ones = np.hstack([np.linalg.solve(v1, first.B), (second.C @ v2).T])
+    others = np.hstack([np.linalg.solve(v2, second.B), (first.C @ v1).T])
+    weight = np.sum(np.abs(others) ** 2, 1)
+    scale = np.sum(others.conj() * ones, 1) / np.where(weight > 0, weight, 1)
+    return np.real((v1 * scale) @ np.linalg.inv(v2))
 
 
 def _residual(first: Matrices, second: Matrices, t: Array) -> float:
@@ -97,8 +111,8 @@ def equivalent(sys1: Any, sys2: Any, *, tol: float = 1e-8) -> Equivalence:
     Notes
     -----
     T solves K_1 = T K_2 by least squares on jointly compressed Krylov matrices [B, AB/g, A^2 B/g^2, ...], or the dual
-    equation, whichever leaves the smaller residual; the scale g, above both spectral radii, changes neither T nor
-    the equations. For minimal systems T is unique. Cost: :math:`O(n^3)`.
+    equation, or mode by mode in eigenvectors, whichever leaves the smallest residual; the scale g, above both spectral
+    radii, changes neither T nor the equations. For minimal systems T is unique. Cost: :math:`O(n^3)`.
 
     References
     ----------
@@ -144,6 +158,8 @@ def equivalent(sys1: Any, sys2: Any, *, tol: float = 1e-8) -> Equivalence:
     candidates = [np.linalg.lstsq(joint[n:].T, joint[:n].T, rcond=None)[0].T]
     seen = triangle(np.hstack([o1, o2]))
     candidates.append(np.linalg.lstsq(seen[:, :n], seen[:, n:], rcond=None)[0])
+    with suppress(np.linalg.LinAlgError):  # raised where A is defective to the last bit: no basis of eigenvectors
+        candidates.append(_by_modes(first, second))
     scored = [(_residual(first, second, t), t) for t in candidates]
     residual, t = min(scored, key=lambda pair: pair[0])
     condition = float(np.linalg.cond(t))
@@ -151,5 +167,6 @@ def equivalent(sys1: Any, sys2: Any, *, tol: float = 1e-8) -> Equivalence:
         return Equivalence(True, t, condition, residual, difference, "A change of states takes one into the other.")
     return Equivalence(
         None, t, condition, residual, difference,
-        "Equal impulse responses, but no change of states fits: at least one system is not minimal.",
+        f"Equal impulse responses, but no change of states was found that fits to {tol:.1g}: a system is not minimal, "
+        f"or so nearly not that rounding hides the change.",
     )  # fmt: skip

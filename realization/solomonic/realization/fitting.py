@@ -196,9 +196,9 @@ def fitting(A: Any, *, uncertainty: float | None = None) -> FittingSplit:
     :math:`Q^H A Q = [[N, X], [0, R]]`; the Sylvester equation :math:`N Z - Z R = -X` gives
     :math:`T = Q [[I, Z], [0, I]]`. The projector has norm :math:`\sqrt{1 + \|Z\|^2}`. A fading mode with
     :math:`|\lambda| < \|N\| (\text{uncertainty} / \|N\|)^{1/\text{index}}` cannot be told from an eidetic
-    one. The verdict is True where :math:`4 \cdot \text{uncertainty} \cdot \|P\| \le \mathrm{sep}` (each
-    matrix within the uncertainty then has an invariant subspace of this dimension near this one). Cost:
-    :math:`O(n^3)`.
+    one. The verdict is True where :math:`4 \sqrt{k}\, e\, (\|X\| + e) < (\mathrm{sep} - 2 e)^2`, e being the
+    uncertainty and what the staircase discarded, k the order of the smaller part: each matrix within the
+    uncertainty then has an invariant subspace of this dimension near this one. Cost: :math:`O(n^3)`.
 
     References
     ----------
@@ -225,7 +225,7 @@ def fitting(A: Any, *, uncertainty: float | None = None) -> FittingSplit:
             True, eye, np.zeros((n, n)), empty, 1, (n,), np.inf, 1.0, 0.0, 1.0, 0.0, np.zeros(0), allowed, eye,
             np.zeros((n, 0)), "A is zero.",
         )  # fmt: skip
-    run = select(sweep(a, norm, allowed), allowed)
+    run = select(sweep(a, norm, allowed), allowed, stated=uncertainty is not None)
     d = run.nil_order
     exact = run.form - run.defect
     exact[d:, :d] = 0
@@ -248,20 +248,23 @@ def fitting(A: Any, *, uncertainty: float | None = None) -> FittingSplit:
     if finite:
         block = scipy.linalg.block_diag(nil, core) if 0 < d < n else exact
         residual = norm2(a @ transform - transform @ block) / (norm * norm2(transform))
-    verdict, reason = _judge(allowed, projector, sep, band, len(inside), d)
+    error = allowed + run.discarded
+    apart = 0.9 * sep - 2 * error  # sep is an estimate within a few per cent
+    least = 2 * np.sqrt(np.sqrt(min(d, n - d)) * error * (norm2(coupling) + error))
+    verdict, reason = _judge(error, sep, apart > least, band, len(inside), d)
     return FittingSplit(
         verdict, transform, nil, core, run.index, run.weyr, sep, projector, residual, condition, band, inside,
         allowed, run.basis, coupling, reason,
     )  # fmt: skip
 
 
-def _judge(allowed: float, projector: float, sep: float, band: float, count: int, d: int) -> tuple[bool | None, str]:
+def _judge(error: float, sep: float, apart: bool, band: float, count: int, d: int) -> tuple[bool | None, str]:
     if d == 0:
         return True, "No singular value stands at zero: there is no nilpotent part."
-    if 4 * allowed * projector <= sep:
-        return True, f"The parts are apart: sep {sep:.2g} against an uncertainty of {allowed:.2g}."
+    if apart:
+        return True, f"The parts are apart: sep {sep:.2g} against an error of {error:.2g}."
     return None, (
-        f"Undecidable: the uncertainty {allowed:.2g} times the projector norm {projector:.2g} reaches a quarter of "
-        f"sep, {sep:.2g}: the parts could exchange modes. {count} fading modes lie below modulus {band:.2g}, where "
-        f"they cannot be told from eidetic ones."
+        f"Undecidable: at sep {sep:.2g} and with the coupling between the parts, an error of {error:.2g} could let "
+        f"them exchange modes. {count} fading modes lie below modulus {band:.2g}, where they cannot be told from "
+        f"eidetic ones."
     )

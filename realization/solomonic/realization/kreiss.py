@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from ._linalg import EPS, norm2, schur, smallest_singular_value
-from ._validate import Array, as_index, as_number, as_square
+from ._validate import Array, as_index, as_number, as_scaled_square
 
 __all__ = ["KreissConstant", "kreiss_constant"]
 
@@ -93,7 +93,7 @@ def kreiss_constant(A: Any, *, tol: float = 0.05, max_evaluations: int = 1000) -
     >>> bracket.lower <= 5.1 <= bracket.upper * 1.05
     True
     """
-    a = as_square(A, "A")
+    a = as_scaled_square(A, "A")
     tol = as_number(tol, "tol", "a number above 0", lambda x: x > 0)
     budget = as_index(max_evaluations, "max_evaluations", 1, 10**9)
     n, norm = len(a), norm2(a)

@@ -200,7 +200,7 @@ def nilpotency(A: Any, *, uncertainty: float | None = None) -> NilpotencyCertifi
             True, 1, (n,), (0.0, 0.0), allowed, 0.0, 0, (row,), "A is zero: nilpotent of index 1."
         )
     runs = sweep(a, norm, allowed)
-    best = select(runs, allowed)
+    best = select(runs, allowed, stated=uncertainty is not None)
     if _acyclic(a):
         lower = upper = 0.0
     else:

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from ._linalg import EPS, schur
-from ._validate import Array, as_number, as_square
+from ._validate import Array, as_number, as_scaled_square
 
 __all__ = ["NumericalRadius", "departure_from_normality", "numerical_radius"]
 
@@ -85,7 +85,7 @@ def numerical_radius(A: Any, *, tol: float = 1e-6) -> NumericalRadius:
     >>> numerical_radius(np.eye(3, k=1))
     NumericalRadius([0.707107, 0.707107])
     """
-    a = as_square(A, "A")
+    a = as_scaled_square(A, "A")
     tol = as_number(tol, "tol", "a number above 0", lambda x: x > 0)
     turn = np.pi if np.isrealobj(a) else 2 * np.pi
     edges = np.linspace(0, turn, 17)
@@ -149,5 +149,5 @@ def departure_from_normality(A: Any) -> float:
     >>> float(departure_from_normality(np.eye(5, k=1))), float(departure_from_normality(np.eye(5)))
     (2.0, 0.0)
     """
-    t, _ = schur(as_square(A, "A").astype(complex))
+    t, _ = schur(as_scaled_square(A, "A").astype(complex))
     return float(np.linalg.norm(np.triu(t, 1)))

@@ -69,12 +69,15 @@ def plot_pseudospectrum(
         portrait = A
     else:
         a = as_square(A, "A")
-        size, values = norm2(a), np.linalg.eigvals(a)
-        reach = 1.15 * max(size * (eps[-1] / size) ** (1 / len(a)) if size else 1.0, np.abs(values).max(), 1e-300)
+        reach = 1.3 * pseudospectrum(a, points=2).radius(float(eps[-1]))
         portrait = pseudospectrum(a, box=(-reach, reach, -reach, reach), points=points)
     ax = _axes(ax)
+    from matplotlib import colormaps
+
+    viridis = colormaps["viridis"]
     log = np.log10(np.maximum(portrait.sigma, 1e-300))
-    lines = ax.contour(portrait.real, portrait.imag, log, levels=np.log10(eps), cmap="viridis")
+    dark = [viridis(x) for x in np.linspace(0, 0.75, len(eps))]  # the light end would vanish on white
+    lines = ax.contour(portrait.real, portrait.imag, log, levels=np.log10(eps), colors=dark)
     ax.clabel(lines, fmt=lambda v: f"$10^{{{v:.0f}}}$", fontsize=8)
     ax.plot(np.real(portrait.eigenvalues), np.imag(portrait.eigenvalues), "k.", ms=4, label="computed eigenvalues")
     if circle:
@@ -85,7 +88,7 @@ def plot_pseudospectrum(
             label = r"$\epsilon^{1/n}$ circles" if k == 0 else None
             ax.plot(np.real(z), np.imag(z), "--", color="0.5", lw=0.8, label=label)
     ax.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
-    ax.legend(fontsize=8, loc="upper right")
+    ax.legend(fontsize=8, loc="upper right", framealpha=0.9)
     return ax
 
 
@@ -133,7 +136,9 @@ def plot_weyr_staircase(A: Any, *, uncertainty: float | None = None, ax: Any = N
         ax.axvspan(max(lower, smallest / 10), upper, color="0.85", label="distance to nilpotent")
     ax.axvline(found.uncertainty, ls=":", color="k", label="uncertainty")
     ax.set(xscale="log", xlabel="tolerance (unit of A)", ylabel="index (number: nilpotent order)")
-    ax.legend(fontsize=8)
+    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.margins(y=0.2)
+    ax.legend(fontsize=8, loc="upper left")
     return ax
 
 
@@ -172,5 +177,6 @@ def plot_hankel_singular_values(sys: Any, *, ax: Any = None) -> Any:
     ax.semilogy(np.arange(1, len(values) + 1), np.maximum(values / top, 1e-18), "ko-", ms=4)
     ax.set(xlabel="order", ylabel="Hankel singular value / largest")
     ax.axhline(len(values) * np.finfo(float).eps, ls=":", color="0.5", label="rounding")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize=8)
     return ax

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 
 from ._linalg import schur
 from ._resolvent import sigma_min
-from ._validate import Array, as_array, as_index, as_number, as_square
+from ._validate import Array, as_array, as_index, as_number, as_scaled_square
 
 __all__ = ["Pseudospectrum", "pseudospectrum"]
 
@@ -173,7 +173,7 @@ def pseudospectrum(A: Any, *, box: Any = None, points: int = 41) -> Pseudospectr
     >>> round(portrait.radius(1e-8), 3), round(1e-8 ** (1 / 16), 3)
     (0.318, 0.316)
     """
-    a = as_square(A, "A")
+    a = as_scaled_square(A, "A")
     points = as_index(points, "points", 2, 10_000)
     t, _ = schur(a.astype(complex))
     values = np.diag(t).copy()

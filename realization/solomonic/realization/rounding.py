@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._linalg import EPS
-from ._validate import Array, as_number, as_square, to_numpy
+from ._validate import Array, as_number, as_scaled_square, to_numpy
 
 __all__ = ["rounding_uncertainty"]
 
@@ -81,7 +81,7 @@ def float64_uncertainty(norm: float, order: int) -> float:
 
 def as_certifiable(A: Any, uncertainty: Any) -> tuple[Array, float, float]:
     """Check the arguments that every certificate shares; return A, its 2-norm and the uncertainty."""
-    a = as_square(A, "A")
+    a = as_scaled_square(A, "A")
     norm = float(np.linalg.norm(a, 2))
     if uncertainty is None:
         return a, norm, float64_uncertainty(norm, len(a))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._linalg import conjugate_partition, norm2
 from ._staircase import select, sweep
-from ._validate import as_number
+from ._validate import as_array
 from .nilpotency import ToleranceRow, as_table
 from .rounding import as_certifiable
 
@@ -105,14 +105,13 @@ def weyr_characteristic(A: Any, eigenvalue: complex = 0.0, *, uncertainty: float
     ((2, 2), (2, 2))
     """
     a, _, allowed = as_certifiable(A, uncertainty)
-    as_number(abs(eigenvalue), "eigenvalue", "a finite number")
-    c = complex(eigenvalue)
+    c = complex(as_array(eigenvalue, "eigenvalue", ndim=0))
     shifted = a - (c.real if c.imag == 0 else c) * np.eye(len(a))
     if not np.any(shifted):
         n = len(a)
         row = ToleranceRow(0.0, 1, n, (n,), 0.0, np.inf)
         return WeyrCharacteristic(True, c, (n,), 0.0, np.inf, allowed, (row,))
     runs = sweep(shifted, norm2(shifted), allowed)
-    best = select(runs, allowed)
+    best = select(runs, allowed, stated=uncertainty is not None)
     verdict = True if best.discarded <= allowed < best.kept else None
     return WeyrCharacteristic(verdict, c, best.weyr, best.discarded, best.kept, allowed, as_table(runs))

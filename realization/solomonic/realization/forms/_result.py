@@ -21,6 +21,8 @@ class Change(NamedTuple):
         Block sizes; their meaning belongs to the form.
     feedback, input_transform : ndarray or None
         F [m, n] and G [m, m].
+    residual : float or None
+        Where the equations of T do not say how good the form is, what does.
     """
 
     system: Matrices
@@ -28,3 +30,4 @@ class Change(NamedTuple):
     indices: tuple[int, ...]
     feedback: Array | None = None
     input_transform: Array | None = None
+    residual: float | None = None

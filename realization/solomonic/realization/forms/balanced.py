@@ -16,7 +16,8 @@ def balanced(m: Matrices) -> Change:
     """Square-root balancing of the minimal part; ``indices`` is (states kept, states left out).
 
     States of Hankel singular value up to n eps times the largest are uncontrollable or unobservable within rounding;
-    no balancing exists for them, and T is then [n, r] with r < n.
+    no balancing exists for them, and T is then [n, r] with r < n, and its columns span no invariant subspace: the
+    residual is Glover's bound of the change of the frequency response, 2 (sum left out) / largest.
     """
     require_stable(m, "sys", "the balanced form")
     reach, see = gramian_factors(m)
@@ -27,4 +28,5 @@ def balanced(m: Matrices) -> Change:
     root = np.sqrt(s[:kept])
     transform = reach @ vt[:kept].T / root
     inverse = (see @ u[:, :kept] / root).T
-    return Change(m.changed(transform, inverse), transform, (kept, m.order - kept))
+    left_out = 2 * float(s[kept:].sum() / s[0]) if kept < m.order else None
+    return Change(m.changed(transform, inverse), transform, (kept, m.order - kept), residual=left_out)
