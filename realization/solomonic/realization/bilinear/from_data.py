@@ -27,7 +27,7 @@ class WordKernels(dict[Word, Array]):
     Examples
     --------
     >>> import numpy as np
-    >>> u = np.random.default_rng(0).standard_normal((40, 4, 1))
+    >>> u = np.random.default_rng(0).standard_normal((40, 3, 1))
     >>> found = word_kernels(np.cumsum(u, 1), u, length=1)
     >>> found.feedthrough.round(6)
     array([[1.]])
