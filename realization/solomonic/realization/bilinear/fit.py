@@ -22,7 +22,13 @@ __all__ = ["BilinearFit", "FitWarning", "fit_bilinear"]
 
 
 class FitWarning(UserWarning):
-    """A fit stopped before it converged; the best model so far is returned."""
+    """A fit stopped before it converged; the best model so far is returned.
+
+    Examples
+    --------
+    >>> issubclass(FitWarning, UserWarning)
+    True
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +61,17 @@ class BilinearFit:
         Root mean square error of each start of the search, relative to the outputs' standard deviation.
     settings : dict
         What was chosen on held-out data, and the arguments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solomonic.realization import gallery
+    >>> system = gallery.random_bilinear(2, radius=0.5, rng=1)
+    >>> u = np.random.default_rng(0).standard_normal((400, 1))
+    >>> y = system.simulate(u)
+    >>> fit = fit_bilinear(y, u, 2, rng=0)
+    >>> bool(np.abs(fit.predict(y, u) - y)[20:].max() < 1e-5)
+    True
     """
 
     system: BilinearSystem

@@ -23,6 +23,14 @@ class WordKernels(dict[Word, Array]):
         Root mean square of what the kernels leave of the outputs, relative to that of the outputs.
     condition : float
         Condition number of the regression.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> u = np.random.default_rng(0).standard_normal((40, 3, 1))
+    >>> found = word_kernels(np.cumsum(u, 1), u, length=1)
+    >>> found.feedthrough.round(6)
+    array([[1.]])
     """
 
     feedthrough: Array

@@ -26,6 +26,11 @@ class GeneralizedHankel:
         The words v and w.
     singular_values : ndarray
         Largest first.
+
+    Examples
+    --------
+    >>> generalized_hankel(lambda word: [[0.5 ** len(word)]], inputs=1, outputs=1, rows=1)
+    GeneralizedHankel(3 x 3 words, rank=1)
     """
 
     matrix: Array
@@ -34,13 +39,7 @@ class GeneralizedHankel:
     singular_values: Array
 
     def rank(self, tol: float | None = None) -> int:
-        """Return the number of singular values above ``tol`` times the largest (default: rounding): the least order.
-
-        Examples
-        --------
-        >>> generalized_hankel(lambda word: [[0.5 ** len(word)]], inputs=1, outputs=1, rows=1).rank()
-        1
-        """
+        """Return the number of singular values above ``tol`` times the largest (default: rounding): the least order."""
         s = self.singular_values
         relative = 10 * EPS * max(self.matrix.shape)
         if tol is not None:
