@@ -27,7 +27,7 @@ def recall_table(results: Iterable[Mapping[str, Any]], *, confidence: float = 0.
     Parameters
     ----------
     results : iterable of mapping
-        What :func:`solomonic.models.recall_study.recall_results` returns.
+        What ``solomonic.models.recall_study.recall_results`` returns.
     confidence : float
         Of the intervals: Student's t over seeds, cut at 0 and 1; NaN where there is one seed.
 

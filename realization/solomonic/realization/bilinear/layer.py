@@ -87,8 +87,9 @@ def fit_layer(
 ) -> LayerFit:
     r"""Find the smallest bilinear system that reproduces a layer from its inputs and outputs.
 
-    .. math:: \min n \quad \text{such that} \quad \|y - \hat y_n\| \le \epsilon\, \|y - \bar y\| \text{ on held-out
-    data.}
+    .. math:: \min n \quad \text{such that} \quad \|y - \hat y_n\| \le \epsilon\, \|y - \bar y\|
+
+    on held-out data.
 
     Parameters
     ----------
