@@ -5,6 +5,7 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 
 from . import plots
 from .bend import bend
+from .effective_state import effective_state
 from .fading import default_lags, fading, reach
 from .influence import layer_influence
 from .labelled import load_dataset, save_dataset
@@ -22,6 +23,7 @@ __all__ = [
     "bend",
     "bootstrap_interval",
     "default_lags",
+    "effective_state",
     "fading",
     "kaplan_meier",
     "layer_influence",
