@@ -5,6 +5,7 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 
 from . import plots
 from .bend import bend
+from .compress import compress, compression
 from .effective_state import effective_state
 from .fading import default_lags, fading, reach
 from .influence import layer_influence
@@ -22,6 +23,8 @@ __all__ = [
     "Trace",
     "bend",
     "bootstrap_interval",
+    "compress",
+    "compression",
     "default_lags",
     "effective_state",
     "fading",

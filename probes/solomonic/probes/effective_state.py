@@ -165,9 +165,7 @@ def effective_state(
             "order_mean": (("part", "layer", "head"), mean.mean(1)),
             "order_mean_interval": (
                 ("bound", "part", "layer", "head"),
-                bootstrap_interval(
-                    np.moveaxis(mean, 1, 0), confidence=confidence, resamples=resamples, rng=generator
-                ),
+                bootstrap_interval(np.moveaxis(mean, 1, 0), confidence=confidence, resamples=resamples, rng=generator),
             ),
         },
         coords={
@@ -267,4 +265,3 @@ def _at(weight: np.ndarray, lag: np.ndarray) -> np.ndarray:
     inside = (lag >= 0) & (lag < weight.shape[-1])
     rows = np.arange(len(lag))[:, None]
     return np.where(inside, weight[:, rows, np.where(inside, lag, 0)], 0.0)
-
