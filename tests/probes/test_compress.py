@@ -1,4 +1,4 @@
-"""Reduced states: exact where they must be, against the recurrence with a projector, and the bounds that are claimed."""
+"""Reduced states: exact where they must be, the recurrence with a projector, and the bounds that are claimed."""
 
 import dataclasses
 

@@ -10,6 +10,7 @@ from .effective_state import effective_state
 from .fading import default_lags, fading, reach
 from .influence import layer_influence
 from .labelled import load_dataset, save_dataset
+from .observability import observability
 from .recall_table import recall_markdown, recall_table
 from .report import report
 from .retention import retention
@@ -17,6 +18,7 @@ from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
 from .trace import Trace, trace
+from .unsaid import unsaid
 
 __all__ = [
     "KaplanMeier",
@@ -31,6 +33,7 @@ __all__ = [
     "kaplan_meier",
     "layer_influence",
     "load_dataset",
+    "observability",
     "plots",
     "reach",
     "recall_markdown",
@@ -41,4 +44,5 @@ __all__ = [
     "split_law",
     "structure",
     "trace",
+    "unsaid",
 ]

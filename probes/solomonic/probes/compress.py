@@ -172,8 +172,8 @@ def compression(
 
         - ``bits`` (order, prompt), ``bits_full`` (prompt); ``cost`` (order), relative, with ``cost_interval``.
         - ``singular_value`` (layer, head, mode).
-        - ``predicted``, ``error_bound``, ``measured`` (order, layer, head): mean square of the error of a head's output over
-          that of the output, with the inputs that it has in the full model.
+        - ``predicted``, ``error_bound``, ``measured`` (order, layer, head): mean square of the error of a head's output
+          over that of the output, with the inputs that it has in the full model.
         - ``state_numbers`` (order): size of all states together.
 
     Raises

@@ -212,7 +212,7 @@ def sizes(singular: np.ndarray, limit: Any, share: float) -> tuple[np.ndarray, n
 
 
 def hankel_singular_values(log_decay: np.ndarray, B: np.ndarray, C: np.ndarray, cut: int) -> np.ndarray:
-    """Of systems h_t = a_t h_{t-1} + B_t u_t, y_t = C_t' h_t with scalar decay: log_decay [..., T], B, C [..., T, N]."""
+    """Of h_t = a_t h_{t-1} + B_t u_t, y_t = C_t' h_t with scalar decay: log_decay [..., T], B and C [..., T, N]."""
     sums = np.cumsum(log_decay, -1)
     before = sums[..., cut - 1 : cut]
     reach = np.exp(before - sums[..., :cut])[..., None] * B[..., :cut, :]
