@@ -8,6 +8,7 @@ from .bend import bend
 from .compress import compress, compression
 from .effective_state import effective_state
 from .fading import default_lags, fading, reach
+from .fading_by_memory import fading_by_memory
 from .influence import layer_influence
 from .labelled import load_dataset, save_dataset
 from .observability import observability
@@ -30,6 +31,7 @@ __all__ = [
     "default_lags",
     "effective_state",
     "fading",
+    "fading_by_memory",
     "kaplan_meier",
     "layer_influence",
     "load_dataset",
