@@ -9,6 +9,7 @@ from .compress import compress, compression
 from .effective_state import effective_state
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
+from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
 from .labelled import load_dataset, save_dataset
 from .observability import observability
@@ -32,6 +33,7 @@ __all__ = [
     "effective_state",
     "fading",
     "fading_by_memory",
+    "hidden_attention",
     "kaplan_meier",
     "layer_influence",
     "load_dataset",
@@ -40,6 +42,7 @@ __all__ = [
     "reach",
     "recall_markdown",
     "recall_table",
+    "receptive_field",
     "report",
     "retention",
     "save_dataset",
