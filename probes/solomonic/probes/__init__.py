@@ -6,6 +6,7 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 from . import plots
 from .bend import bend
 from .compress import compress, compression
+from .decay_law import decay_law
 from .effective_state import effective_state
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
@@ -29,6 +30,7 @@ __all__ = [
     "bootstrap_interval",
     "compress",
     "compression",
+    "decay_law",
     "default_lags",
     "effective_state",
     "fading",
