@@ -16,6 +16,7 @@ from solomonic.realization import (
     rounding_uncertainty,
     weyr_characteristic,
 )
+from solomonic.realization._normal_modes import split_normal_modes
 from solomonic.realization.gallery import jordan_matrix, known_structure, random_orthogonal
 
 EPS = np.finfo(float).eps
@@ -36,7 +37,7 @@ def skewed(truth, rng, worst=3.0):
     return t @ truth.matrix @ back, n * EPS * float(np.prod(norms))
 
 
-@pytest.mark.parametrize("core", ["few", "outside", "none"])
+@pytest.mark.parametrize("core", ["few", "outside", "any", "none"])
 def test_index_and_weyr_of_rotated_structures(core):
     rng = np.random.default_rng(10)
     for _ in range(25):
@@ -97,11 +98,72 @@ def test_graded_nilpotent_matrices_are_never_denied():
         assert found.distance[0] <= 20 * n * EPS * np.linalg.norm(nil, 2)
 
 
+def test_small_modes_beside_a_long_chain_are_not_taken_for_links():
+    """Twelve modes of 1e-3: their 12th power drowns in the rounding after 4 steps of a chain, but they are normal."""
+    rng = np.random.default_rng(30)
+    angle = np.exp(1j * np.arange(1, 6))
+    turning = [1e-3 * np.array([[z.real, -z.imag], [z.imag, z.real]]) for z in angle]
+    parts = [jordan_matrix([20, 3, 1]), *turning, 1e-3 * np.eye(1), np.diag([-1e-3, 900.0, 1.0])]
+    a = rotated(scipy.linalg.block_diag(*parts), rng)
+    for matrix in (a, np.exp(0.7j) * a):
+        found = nilpotency(matrix)
+        assert found.jordan == (20, 3, 1)
+        assert found.verdict is False
+        split = fitting(matrix)
+        assert split.nil_order == 24
+        assert np.isrealobj(split.transform) == np.isrealobj(matrix)
+        assert split.residual < 1e-13
+        assert weyr_characteristic(matrix).jordan == (20, 3, 1)
+
+
+def test_modes_that_are_not_normal_stay_with_the_staircase():
+    rng = np.random.default_rng(31)
+    core = np.diag([0.7, -0.8, 0.9]) + np.triu(rng.standard_normal((3, 3)), 1)
+    a = rotated(scipy.linalg.block_diag(jordan_matrix([8, 2]), core), rng)
+    assert split_normal_modes(a, np.linalg.norm(a, 2), 1e-13) is None
+    assert nilpotency(a).jordan == (8, 2)
+
+
+def test_without_a_clear_gap_no_more_than_the_rounding_is_discarded():
+    """Where modes are not normal, other structures lie near: one beyond the rounding needs a gap of 1e6."""
+    rng = np.random.default_rng(32)
+    for _ in range(40):
+        truth = known_structure(rng, core="any", largest=60)
+        d = sum(truth.weyr)
+        matrix = truth.matrix.copy()
+        core = matrix[d:, d:]
+        core += np.triu(rng.standard_normal(core.shape), 2) * np.abs(core).max(initial=0)
+        a = rotated(matrix, rng)
+        found = nilpotency(a)
+        chosen = [row for row in found.table if row.weyr == found.weyr]
+        small = [row for row in found.table if row.discarded <= found.uncertainty < row.kept]
+        assert any(row.discarded <= found.uncertainty or row.kept > 1e6 * row.discarded for row in chosen) or not small
+
+
+@pytest.mark.parametrize("field", ["real", "complex"])
+def test_nilpotent_matrices_without_gaps(field):
+    """Random strictly triangular matrices, rotated: one chain each, which a flag finds where no gap shows it."""
+    found = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        n = 10 + seed
+        nil, q = np.triu(rng.standard_normal((n, n)), 1), random_orthogonal(n, rng)
+        if field == "complex":
+            q = np.linalg.qr(rng.standard_normal((n, n)) + 1j * rng.standard_normal((n, n)))[0]
+        found.append(nilpotency(q @ nil @ q.conj().T))
+        assert found[-1].verdict is not False
+        if found[-1].verdict:
+            assert found[-1].index == n
+            assert found[-1].core_order == 0
+    assert sum(each.verdict is True for each in found) >= 5
+
+
 def test_a_stated_uncertainty_bounds_what_the_index_may_take_for_zero():
     a = rotated(np.diag([1.0, 0.5, 3e-9, 1e-13]), np.random.default_rng(22))
     assert nilpotency(a, uncertainty=1e-12).weyr == (1,)
     assert nilpotency(a, uncertainty=1e-8).weyr == (2,)
     assert fitting(a, uncertainty=1e-12).nil_order == 1
+    assert nilpotency(np.diag([1.0, 0.5, 1.5e-12]), uncertainty=1e-12).weyr == ()
     assert weyr_characteristic(a, uncertainty=1e-8).weyr == (2,)
 
 
@@ -167,7 +229,7 @@ def test_a_bracket_that_straddles_the_uncertainty_is_undecided():
     noise = rng.standard_normal((16, 16))
     a = rotated(jordan_matrix([16]), rng) + 1e-6 * noise / np.linalg.norm(noise, 2)
     lower, upper = nilpotency(a).distance
-    found = nilpotency(a, uncertainty=float(np.sqrt(lower * upper)))
+    found = nilpotency(a, uncertainty=1.1 * lower)
     assert found.verdict is None
     assert "Undecidable" in found.reason
     assert nilpotency(a, uncertainty=1.01 * upper).verdict is True

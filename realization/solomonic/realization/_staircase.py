@@ -191,7 +191,7 @@ def sweep_parts(a: Array, norm: float, uncertainty: float) -> list[Staircase]:
     and a chain cannot take up a mode whose k-th power drowns in the rounding.
     """
     runs = sweep(a, norm, uncertainty)
-    if runs[0].nil_order in (0, len(a)) and runs[0].gap > 1e6:
+    if (runs[0].index <= 1 or runs[0].nil_order == len(a)) and runs[0].gap > 1e6:
         return runs
     modes = split_normal_modes(a, norm, max(uncertainty, len(a) * EPS * norm))
     return runs if modes is None else sweep(a, norm, uncertainty, modes=modes)
@@ -200,14 +200,20 @@ def sweep_parts(a: Array, norm: float, uncertainty: float) -> list[Staircase]:
 def select(runs: list[Staircase], uncertainty: float, *, stated: bool = False) -> Staircase:
     """Choose the run with the widest gap among those whose kept singular values exceed the uncertainty.
 
-    An uncertainty that the caller has stated also bounds what may be discarded; the default one does not, because A
-    may have been through arithmetic that the default knows nothing of.
+    What discards more than the uncertainty must show a clear gap, of 1e6. It may then discard as much as the gap
+    allows where the uncertainty is the default one, because A may have been through arithmetic that the default knows
+    nothing of; where the caller has stated one, 10 n times as much, because errors grow over the steps, and no more
+    null vectors than A has singular values within the uncertainty.
     """
+    clear = 1e6
     sure = [run for run in runs if run.kept > uncertainty] or runs
     if stated:
-        sure = [run for run in sure if run.discarded <= uncertainty] or sure
+        most = 10 * len(runs[0].form) * uncertainty
+        null = max((run.weyr[:1] for run in runs if run.tau <= uncertainty), default=runs[0].weyr[:1])
+        near = [run for run in sure if run.discarded <= most and run.gap > clear and run.weyr[:1] <= null]
+        sure = [run for run in sure if run.discarded <= uncertainty or run in near] or sure
     best = sure[0]
     for run in sure[1:]:
-        if run.gap > 10 * best.gap:
+        if run.gap > 10 * best.gap and (run.discarded <= uncertainty or run.gap > clear):
             best = run
     return best

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from ._html import table
 from ._linalg import EPS, conjugate_partition, norm2, schur
 from ._nilpotent_distance import nilpotent_lower_bound
+from ._nilpotent_flag import LARGEST, nearest_flag
 from ._results import Result
 from ._staircase import Staircase, select, sweep_parts
 from ._validate import Array
@@ -210,6 +211,12 @@ def nilpotency(A: Any, *, uncertainty: float | None = None) -> NilpotencyCertifi
             eigenvalues = np.linalg.eigvals(a)
             upper = min(upper, float(np.max(np.abs(eigenvalues))) + rounding)
             lower = min(nilpotent_lower_bound(a, norm, eigenvalues, upper), upper)
+        if lower <= allowed < upper and n <= LARGEST:  # undecided: no gap shows the way, so a flag is sought
+            flag = nearest_flag(a, allowed / 4)
+            upper = max(min(upper, flag.discarded + rounding), lower)
+            runs = sorted([*runs, flag], key=lambda run: run.tau)
+    if upper <= allowed and best.nil_order < n:
+        best = max(runs, key=lambda run: (run.nil_order == n, run.kept > allowed, run.gap))
     verdict, reason = _judge(lower, upper, allowed)
     condition = norm / best.kept if np.isfinite(best.kept) else 1.0
     return NilpotencyCertificate(
