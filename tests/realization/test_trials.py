@@ -20,7 +20,7 @@ def bench():
 
 #: Part of the benchmark: pairs (trials, largest size), a thousand trials in all, most of them at cheaper sizes.
 TRIALS = {
-    "structure": ((100, 128), (900, 40)),
+    "structure": ((60, 128), (940, 24)),
     "skewed": ((400, 32), (600, 12)),
     "nilpotent": ((300, 64), (700, 24)),
     "defective": ((300, 5), (700, 3)),
