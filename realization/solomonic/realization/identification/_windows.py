@@ -39,15 +39,16 @@ def compress(
     factor, total = None, 0
     for y, u in tqdm(pieces, desc="compressing windows", disable=not progress):
         rows = len(y) - width + 1
-        matrix = np.ones((rows, intercept + width * (y.shape[1] + u.shape[1])))
+        # A row of this buffer is a column of the matrix: contiguous, as LAPACK reads it.
+        buffer = np.ones((intercept + width * (y.shape[1] + u.shape[1]), rows))
         start = int(intercept)
         for series, low, high in ((u, past, width), (u, 0, past), (y, 0, past), (y, past, width)):
-            if series.shape[1] == 0:
-                continue
-            view = np.lib.stride_tricks.sliding_window_view(series, width, axis=0)[:, :, low:high]
-            size = (high - low) * series.shape[1]
-            matrix[:, start : start + size] = view.transpose(0, 2, 1).reshape(rows, size)
+            size, channels = (high - low) * series.shape[1], series.shape[1]
+            if size:
+                view = np.lib.stride_tricks.sliding_window_view(series[low : high + rows - 1], rows, axis=0)
+                buffer[start : start + size].reshape(high - low, channels, rows)[:] = view
             start += size
+        matrix = buffer.T
         total += rows
         factor = triangle(matrix if factor is None else np.vstack([factor, matrix]))
     assert factor is not None
