@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from solomonic.realization import InnovationModel, RepairWarning, estimate_delay, identify, whiteness
 from solomonic.realization._linalg import triangle
 from solomonic.realization.identification._noise import innovation_form
+from solomonic.realization.identification._records import Records
 from solomonic.realization.identification._scan import linear_states
 from solomonic.realization.identification._stable import nearest_stable, spectral_radius
+from solomonic.realization.identification._windows import compress
 
 METHODS = ("cva", "moesp", "n4sid")
 
@@ -323,6 +325,16 @@ def test_the_triangular_factor_is_that_of_numpy(shape):
         assert np.allclose(r.conj().T @ r, matrix.conj().T @ matrix)
         assert np.allclose(np.abs(r), np.abs(np.linalg.qr(matrix, mode="r")))
         assert np.array_equal(matrix, kept)
+
+
+@pytest.mark.parametrize("smooth", [0.0, 0.9999])
+def test_windows_are_compressed_without_loss(smooth):
+    """By the Gram matrix of good data and by QR of bad ones: the factor is numpy's, up to signs."""
+    y = scipy.signal.lfilter([1.0], [1.0, -smooth], np.random.default_rng(0).standard_normal((400, 2)), axis=0)
+    factor, count = compress(Records((y,), (np.empty((400, 0)),)), 3, 3)
+    rows = np.lib.stride_tricks.sliding_window_view(y, 6, axis=0).transpose(0, 2, 1).reshape(395, 12)
+    assert count == 395
+    assert np.allclose(np.abs(factor), np.abs(np.linalg.qr(rows, mode="r")), rtol=1e-9, atol=1e-9)
 
 
 def test_states_of_a_long_recursion():

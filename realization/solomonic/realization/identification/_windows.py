@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import scipy.linalg.lapack
 from tqdm.auto import tqdm
 
 from .._linalg import triangle
@@ -13,6 +16,8 @@ __all__ = ["compress", "lagged"]
 
 # Rows that enter one QR step.
 CHUNK = 20_000
+# Reciprocal condition from which on the factor is taken of the Gram matrix: it then is right to ten digits.
+WELL_CONDITIONED = 1e-3
 
 
 def lagged(series: Array, lags: int) -> Array:
@@ -21,13 +26,22 @@ def lagged(series: Array, lags: int) -> Array:
     return view[:, :, ::-1].transpose(0, 2, 1).reshape(len(series) - lags, -1)
 
 
+def _factor(matrix: Array) -> Array:
+    """R: of the Gram matrix (Cholesky) where that loses nothing, else by QR, at four times the cost."""
+    lapack: Any = scipy.linalg.lapack
+    factor, failed = lapack.dpotrf(matrix.T @ matrix)
+    if not failed and lapack.dtrcon(factor)[0] >= WELL_CONDITIONED:
+        return factor
+    return triangle(matrix)
+
+
 def compress(
     records: Records, past: int, future: int, *, intercept: bool = False, progress: bool = False
 ) -> tuple[Array, int]:
     """Triangular factor of all windows, columns [U_future, U_past, Y_past, Y_future] by time, and their number.
 
     Every least squares problem in these samples is one in the columns of the factor; with an intercept, one that also
-    has a constant among its regressors.
+    has a constant among its regressors. Rows may have either sign.
     """
     width = past + future
     pieces: list[tuple[Array, Array]] = []
@@ -50,6 +64,6 @@ def compress(
             start += size
         matrix = buffer.T
         total += rows
-        factor = triangle(matrix if factor is None else np.vstack([factor, matrix]))
+        factor = _factor(matrix if factor is None else np.vstack([factor, matrix]))
     assert factor is not None
     return (factor[1:, 1:] if intercept else factor), total
