@@ -76,7 +76,7 @@ def test_long_memory_is_solved_as_a_band():
     system = BilinearSystem(0.99999 * np.eye(2), np.zeros((1, 2, 2)), np.ones((2, 1)), np.ones((1, 2)))
     u = rng.standard_normal((4000, 1))
     out = np.empty((1, 4001, 2))
-    assert not _recursion._group(system.A, system.N, system.B, u[None], np.zeros((1, 2)), 16, out)
+    assert not _recursion._group(system.A, system.N, system.B, None, u[None], np.zeros((1, 2)), 16, out)
     want, _ = loop(system, u, np.zeros(2))
     assert np.abs(system.simulate(u) - want).max() <= 1e-12 * np.abs(want).max()
 

@@ -36,10 +36,12 @@ def one_step(fit, y, u):
     return float(np.sqrt(np.mean((y - fit.predict(y, u))[50:] ** 2)))
 
 
-@pytest.mark.parametrize(("order", "white"), [(2, True), (2, False), (3, True), (3, False)])
-def test_pem_and_subspace_predict_nearly_as_well_as_the_truth(order, white):
-    """Measured over 32 records: PEM at most 1.033 times the true model's error."""
-    _, u, y, e = record(order, white, 0)
+@pytest.mark.parametrize(
+    ("order", "white", "seed"), [(2, True, 0), (2, False, 1), (2, False, 2), (3, True, 0), (3, False, 1)]
+)
+def test_pem_and_subspace_predict_nearly_as_well_as_the_truth(order, white, seed):
+    """Measured over 32 records: PEM at most 1.012 times the true model's error, subspace 1.15."""
+    _, u, y, e = record(order, white, seed)
     truth = float(np.sqrt(np.mean(e[STEPS + 50 :] ** 2)))
     start = fit_bilinear(y[:STEPS], u[:STEPS], order, method="subspace", rng=0)
     assert one_step(start, y[STEPS:], u[STEPS:]) <= 1.2 * truth

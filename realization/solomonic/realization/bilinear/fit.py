@@ -52,7 +52,7 @@ class BilinearFit:
     method : str
         "subspace" or "pem".
     converged : bool
-        Whether the search ended by itself ("subspace" makes none).
+        Whether the search ended by itself ("subspace" makes a fixed number of steps).
     reason : str
         Why it ended.
     singular_values : ndarray
@@ -248,8 +248,9 @@ def fit_bilinear(
         States n.
     method : str
         "subspace": a bilinear predictor over all words in dual form, with ridge, forgetting and weight of the products
-        chosen on held-out data; its states by a singular value decomposition; the matrices by least squares. "pem":
-        prediction error, started from the subspace answer.
+        chosen on held-out data; its states by a singular value decomposition; the matrices by least squares; at most
+        three Gauss-Newton steps against the bias of the ridge (a one-step estimator). "pem": prediction error, to
+        convergence, started from the subspace answer.
     noise : str
         "innovations": K is estimated, one-step errors are minimized. "output": K = 0, the error in free run is
         minimized (for "pem").
@@ -362,7 +363,7 @@ def fit_bilinear(
         theta = _pem.Parameters(first.A, first.N, first.C, first.K)
         fitted = _pem.residuals(theta, whole, noise=True, jacobian=False)
         assert fitted is not None  # the subspace estimate was chosen by its errors
-        return scale.out(theta, fitted, first, method, True, "least squares", (), facts)
+        return scale.out(theta, fitted, first, method, True, "least squares and three Gauss-Newton steps", (), facts)
 
     with_noise = noise == "innovations"
     best: tuple[float, _pem.Parameters, _pem.Fitted, str] | None = None
