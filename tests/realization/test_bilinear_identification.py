@@ -10,6 +10,7 @@ from solomonic.realization import (
     BilinearFit,
     BilinearSystem,
     FitWarning,
+    LayerFit,
     fit_bilinear,
     fit_layer,
     gallery,
@@ -112,7 +113,7 @@ def test_a_fit_that_does_not_converge_says_so():
         fit_bilinear(y[:400], u[:400], 2, time_limit=1e-6, rng=0)
 
 
-def test_a_layer_uses_as_many_states_as_it_has():
+def test_a_layer_uses_as_many_states_as_it_has(tmp_path):
     layer = gallery.random_bilinear(2, radius=0.5, rng=0)
     u = np.random.default_rng(0).standard_normal((500, 1))
     found = fit_layer(layer.simulate(u), u, tolerance=1e-4, orders=(1, 2, 3), rng=0)
@@ -121,6 +122,9 @@ def test_a_layer_uses_as_many_states_as_it_has():
     none = fit_layer(layer.simulate(u), u, tolerance=1e-4, orders=[1], rng=0)
     assert none.order is None
     assert "<table>" in none._repr_html_()
+    again = LayerFit.load(found.save(tmp_path / "layer.npz"))
+    assert (again.order, again.table) == (2, found.table)
+    assert np.array_equal(again.fit.simulate(u), found.fit.simulate(u))
 
 
 def test_bad_input_is_named():

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from .._html import table
+from .._npz import load_npz, save_npz
 from .._validate import Array, as_array, as_index, as_square, describe, frozen
 from ..equivalence import Equivalence
 from ..gramians import Gramians
 from ..time_varying import TimeVaryingSystem
 from . import _lyapunov, _spans
-from ._files import load_arrays, save_arrays
 from ._recursion import run, transitions
 from .similarity import compare
 from .truncation import Truncation, truncate
@@ -105,12 +106,9 @@ class BilinearSystem:
         return f"BilinearSystem(order={self.order}, inputs={self.inputs}, outputs={self.outputs})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{name}</td><td>{' x '.join(map(str, value.shape))}</td><td>{np.linalg.norm(value):.3g}</td></tr>"
-            for name, value in (("A", self.A), ("N", self.N), ("B", self.B), ("C", self.C), ("D", self.D))
-        )
-        head = "<tr><th>matrix</th><th>shape</th><th>Frobenius norm</th></tr>"
-        return f"<p><b>{self!r}</b></p><table>{head}{rows}</table>"
+        parts = {name: getattr(self, name) for name in "ANBCD"}
+        rows = [(name, " x ".join(map(str, x.shape)), f"{np.linalg.norm(x):.3g}") for name, x in parts.items()]
+        return table(("matrix", "shape", "Frobenius norm"), rows, caption=repr(self))
 
     # ---------------------------------------------------------------- sizes
     @property
@@ -445,10 +443,10 @@ class BilinearSystem:
     def save(self, path: str | Path) -> Path:
         """Write the matrices as .npz to ``path``, whole or not at all; return the path."""
         arrays = {name: getattr(self, name) for name in "ANBCD"}
-        return save_arrays(path, "BilinearSystem", arrays)
+        return save_npz(path, "BilinearSystem", arrays, {})
 
     @staticmethod
     def load(path: str | Path) -> BilinearSystem:
         """Read a system that :meth:`save` wrote to ``path``."""
-        arrays, _ = load_arrays(path, "BilinearSystem")
+        arrays, _ = load_npz(path, "BilinearSystem")
         return BilinearSystem(**arrays)
