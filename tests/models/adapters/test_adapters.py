@@ -136,6 +136,24 @@ def test_what_transformers_does_with_a_state_of_mamba(name):
     assert (theirs - whole[:, 8:]).abs().max() > 1e-3 * scale
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("granitemoehybrid", {"layer_types": ["mamba"] * 3}),
+        ("qwen3_next", {"layer_types": ["linear_attention"] * 2}),
+        ("jamba", {"attn_layer_offset": 9, "attn_layer_period": 10}),
+    ],
+)
+def test_hybrids_whose_layers_all_scan(name, changes):
+    hf, ids = small(name, **changes), tokens(2, 12)
+    model = adapt(hf)
+    whole = model(ids)
+    assert torch.equal(whole.logits, hf(ids, use_cache=False).logits)
+    rest = model(ids[:, 5:], memory=model(ids[:, :5]).memory).logits
+    assert (rest - whole.logits[:, 5:]).abs().max() <= TIGHT[torch.float32] * whole.logits.abs().max()
+    assert model.config.num_attention_heads == model.blocks[0].shapes["state"][0]
+
+
 def test_generation_goes_on_from_a_memory():
     model, ids = adapt(small("bamba")), tokens(2, 7)
     new = generate(model, ids, 5).ids

@@ -60,6 +60,8 @@ def _cache_class() -> type:
         def begin(self, layers: Sequence[Layer], memory: Memory | None) -> None:
             self.registers, self.states, self.initial = {}, {}, {}
             self.fresh = memory is None
+            self.position = 0 if memory is None else memory.position
+            self.attends = any(part in layer.shapes for layer in layers for part in ("kv", "window"))
             self.convolved: list[int] = []
             self.widths = {i: layer.shapes["conv"][0] for i, layer in enumerate(layers) if "conv" in layer.shapes}
             if memory is None:
@@ -88,6 +90,13 @@ def _cache_class() -> type:
             held.keys, held.values = key, value.value.transpose(1, 2)
             if layer.window is not None:
                 held.cumulative_length = position
+
+        def get_seq_length(self, layer_idx: int = 0) -> int:
+            """Tokens before this run; transformers asks attention layers alone, and raises where there are none."""
+            return super().get_seq_length(layer_idx) if self.attends else self.position
+
+        def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+            return super().get_mask_sizes(query_length, layer_idx) if self.attends else (query_length, 0)
 
         def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> None:
             return None
