@@ -41,6 +41,23 @@ def test_any_length(length):
     assert run.steps == length
 
 
+@pytest.mark.parametrize("mixer", ["mamba2", "gdn", "gka"])
+def test_delta_rules_are_traced_and_what_is_not_linear_is_not(mixer):
+    model, ids = small_model("GDN-BMF-GKA-M2", dtype=torch.float64, ssm_mixer=mixer), tokens(2, 30)
+    run = trace(model, ids)
+    assert run.error <= 1e-14
+    assert run.kinds == {0: "delta", 1: {"mamba2": "scalar", "gdn": "delta", "gka": None}[mixer], 2: None, 3: "scalar"}
+    assert run.state_layers == ((0, 3) if mixer == "gka" else (0, 1, 3))
+    state = run.memory.get(0, "state")
+    assert isinstance(state, torch.Tensor)
+    np.testing.assert_allclose(run.states(0)[:, 0], state.transpose(2, 3), atol=1e-13)
+    rest = trace(model, ids[:, 7:], memory=model(ids[:, :7]).memory)
+    assert rest.error <= 1e-14
+    system = rest.system(0, 3, prompt=1)
+    y = system.simulate(rest.u(0)[1, :, 3, 5, None], rest.initial_state(0)[1, 3, 5])
+    np.testing.assert_allclose(y[:, 0], rest.y(0)[1, :, 3, 5], atol=1e-13)
+
+
 def test_one_axis_is_one_prompt():
     model = small_model()
     assert trace(model, tokens(1, 9)[0]).ids.shape == (1, 9)

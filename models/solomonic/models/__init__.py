@@ -1,5 +1,6 @@
 """Networks with an explicit memory, their checkpoints and their training."""
 
+from .adapters import AdaptedConfig, AdaptedLM, adapt
 from .checkpoint import load, save
 from .config import HybridConfig
 from .convert import prime
@@ -16,6 +17,8 @@ from .training import Recipe, TrainingRun, train
 from .zoo import zoo
 
 __all__ = [
+    "AdaptedConfig",
+    "AdaptedLM",
     "Corpus",
     "Description",
     "Generation",
@@ -28,6 +31,7 @@ __all__ = [
     "Recipe",
     "StoredTokens",
     "TrainingRun",
+    "adapt",
     "bits_per_token",
     "describe",
     "evict",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -112,12 +112,13 @@ class HybridLM(nn.Module):
         TypeError, ValueError
             Where ids are no integers [B, T] inside the vocabulary, or the memory is another model's.
         """
-        self._check_ids(ids)
+        check_ids(ids, self.config.vocab_size)
         x = self.model.embed_tokens(ids)
         if memory is None:
             memory = self.empty_memory(len(ids))
         else:
-            self._check_memory(memory, len(ids))
+            parts_of = [list(layer.mixer.sizes(0)) for layer in self.layers]
+            check_memory(memory, parts_of, self.config.pattern, len(ids))
         tables = rotary_tables(self.config, memory.position, ids.shape[1], x)
         parts = []
         for i, layer in enumerate(self.layers):
@@ -145,34 +146,6 @@ class HybridLM(nn.Module):
         for layer in self.layers:
             total += sum(layer.mixer.nbytes(tokens, width).values())
         return total * batch_size
-
-    def _check_ids(self, ids: Tensor) -> None:
-        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-            kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-            raise TypeError(f"ids: expected an integer tensor [batch, time], got {kind}")
-        if ids.ndim != 2:
-            raise ValueError(f"ids: expected two axes [batch, time], got shape {tuple(ids.shape)}")
-        if ids.shape[1] == 0:
-            raise ValueError(f"ids: expected at least one token, got an empty prompt of shape {tuple(ids.shape)}")
-        if ids.numel() and not ids.is_meta:
-            low, high = (int(v) for v in torch.aminmax(ids))
-            if low < 0 or high >= self.config.vocab_size:
-                bad = low if low < 0 else high
-                raise ValueError(f"ids: expected tokens from 0 to {self.config.vocab_size - 1}, got {bad}")
-
-    def _check_memory(self, memory: Memory, batch_size: int) -> None:
-        if len(memory.layers) != len(self.layers):
-            raise ValueError(
-                f"memory: expected {len(self.layers)} layers, got {len(memory.layers)}; is it another model's?"
-            )
-        for i, layer in enumerate(self.layers):
-            if memory.layers[i].keys() != layer.mixer.sizes(0).keys():
-                raise ValueError(
-                    f"memory: layer {i} is {self.config.pattern[i]!r}: expected the parts "
-                    f"{list(layer.mixer.sizes(0))}, got {list(memory.layers[i])}; is it another model's?"
-                )
-        if memory.batch_size != batch_size:
-            raise ValueError(f"memory: holds {memory.batch_size} sequences, but ids has {batch_size}")
 
     def _init_weights(self, rng: np.random.Generator, decay: str) -> None:
         """Projections with variance 1 / fan in, those into the residual stream smaller by sqrt(2 layers)."""
@@ -266,3 +239,32 @@ def mamba2_of(mixer: Mixer) -> Mamba2:
 
 def _at_layer(record: Recorder, layer: int) -> Record:
     return lambda name, value: record(layer, name, value)
+
+
+def check_ids(ids: Tensor, vocab_size: int) -> None:
+    """Raise unless ids are integers [B, T] inside the vocabulary, T >= 1."""
+    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"ids: expected an integer tensor [batch, time], got {kind}")
+    if ids.ndim != 2:
+        raise ValueError(f"ids: expected two axes [batch, time], got shape {tuple(ids.shape)}")
+    if ids.shape[1] == 0:
+        raise ValueError(f"ids: expected at least one token, got an empty prompt of shape {tuple(ids.shape)}")
+    if ids.numel() and not ids.is_meta:
+        low, high = (int(v) for v in torch.aminmax(ids))
+        if low < 0 or high >= vocab_size:
+            raise ValueError(f"ids: expected tokens from 0 to {vocab_size - 1}, got {low if low < 0 else high}")
+
+
+def check_memory(memory: Memory, parts: Sequence[Sequence[str]], pattern: Sequence[str], batch_size: int) -> None:
+    """Raise unless a memory has these parts, layer by layer, for so many sequences."""
+    if len(memory.layers) != len(parts):
+        raise ValueError(f"memory: expected {len(parts)} layers, got {len(memory.layers)}; is it another model's?")
+    for i, expected in enumerate(parts):
+        if set(memory.layers[i]) != set(expected):
+            raise ValueError(
+                f"memory: layer {i} is {pattern[i]!r}: expected the parts "
+                f"{list(expected)}, got {list(memory.layers[i])}; is it another model's?"
+            )
+    if memory.batch_size != batch_size:
+        raise ValueError(f"memory: holds {memory.batch_size} sequences, but ids has {batch_size}")

@@ -12,10 +12,10 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from solomonic.models import HybridConfig, HybridLM, Memory
+from solomonic.models import AdaptedConfig, AdaptedLM, HybridConfig, HybridLM, Memory
 
 from .divergence import kl_bits
-from .inputs import as_count, as_ids, as_lags, as_level, as_rng, log_spaced, within
+from .inputs import as_count, as_ids, as_lags, as_level, as_model, as_rng, log_spaced, within
 from .labelled import provenance, units
 from .statistics import bootstrap_interval
 from .taps import has_fading_tokens, layer_window
@@ -45,7 +45,7 @@ _UNITS = {
 
 
 def fading(
-    model: HybridLM,
+    model: HybridLM | AdaptedLM | torch.nn.Module,
     ids: Any,
     *,
     lags: Iterable[int] | None = None,
@@ -65,8 +65,8 @@ def fading(
 
     Parameters
     ----------
-    model : HybridLM
-        The model.
+    model : HybridLM, AdaptedLM or a model of transformers
+        The model; one of transformers is adapted on the way in (:func:`solomonic.models.adapt`).
     ids : array_like of int
         Windows of real text [prompts, T] (or one, [T]), T at least 2 tokens. The prediction is the one after the
         last token.
@@ -143,6 +143,7 @@ def fading(
     >>> curve.attrs["reach"], curve.attrs["last_influence"], curve.attrs["cut"]
     (6, 6, 7)
     """
+    model = as_model(model)
     tokens = as_ids(ids, model, least=2)
     config = model.config
     steps = tokens.shape[1]
@@ -214,14 +215,14 @@ def fading(
     return units(xr.Dataset(data, coords, attrs), _UNITS)
 
 
-def reach(config: HybridConfig) -> int:
+def reach(config: HybridConfig | AdaptedConfig) -> int:
     r"""The largest lag at which a token can matter, :math:`\sum_l (W_l - 1)`; -1 where there is no such bound.
 
     Query t of a layer with window W reads the tokens t-W+1 .. t, so each layer adds W - 1.
 
     Parameters
     ----------
-    config : HybridConfig
+    config : HybridConfig or AdaptedConfig
         The architecture. State space layers and attention over all the past have no bound.
 
     Returns
@@ -238,17 +239,17 @@ def reach(config: HybridConfig) -> int:
     >>> reach(HybridConfig(pattern="M2-SWA", swa_window=64))
     -1
     """
-    if any(symbol != "SWA" for symbol in config.pattern):
+    if any(symbol not in ("SWA", "MLP") for symbol in config.pattern):
         return -1
     return sum((layer_window(config, i) or 1) - 1 for i in range(len(config.pattern)))
 
 
-def default_lags(config: HybridConfig, length: int, *, count: int = 20) -> np.ndarray:
+def default_lags(config: HybridConfig | AdaptedConfig, length: int, *, count: int = 20) -> np.ndarray:
     """Lags that show a fading curve: evenly spaced in their logarithm, and dense where the structure may show.
 
     Parameters
     ----------
-    config : HybridConfig
+    config : HybridConfig or AdaptedConfig
         Its windows give the structural points: W - 1 and W, 2W - 1 and 2W, the reach and the lag after it.
     length : int
         Tokens T of a prompt.
@@ -324,7 +325,7 @@ class _Run:
     operations have the shapes that the clean run's had.
     """
 
-    model: HybridLM
+    model: HybridLM | AdaptedLM
     ids: Tensor
     lags: np.ndarray
     replaced: Tensor

@@ -92,6 +92,11 @@ def layer_influence(
     >>> reached.values
     array([ True,  True,  True,  True, False, False, False, False, False])
     """
+    if not isinstance(model, HybridLM):
+        raise TypeError(
+            f"layer_influence: expected a HybridLM, whose mixers can be run alone, got {type(model).__name__}; for "
+            "other models there are fading and Trace.system"
+        )
     config = model.config
     tokens = as_ids(ids, model, least=2)
     if isinstance(layer, bool) or not isinstance(layer, int | np.integer):

@@ -9,12 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solomonic.models import HybridLM
+from solomonic.models import AdaptedLM, HybridLM, adapt
+from solomonic.models.adapters.adapted import is_of_transformers
 
-__all__ = ["as_cuts", "as_ids", "as_lags", "as_layers", "as_level", "as_rng"]
+__all__ = ["as_cuts", "as_ids", "as_lags", "as_layers", "as_level", "as_model", "as_rng"]
 
 
-def as_ids(ids: Any, model: HybridLM, *, name: str = "ids", least: int = 1) -> Tensor:
+def as_model(model: Any, *, name: str = "model") -> HybridLM | AdaptedLM:
+    """A model with an explicit memory; one of transformers is adapted."""
+    if is_of_transformers(model):
+        return adapt(model)
+    if not isinstance(model, HybridLM | AdaptedLM):
+        raise TypeError(
+            f"{name}: expected a HybridLM, an AdaptedLM or a model of transformers, got {type(model).__name__}"
+        )
+    return model
+
+
+def as_ids(ids: Any, model: HybridLM | AdaptedLM, *, name: str = "ids", least: int = 1) -> Tensor:
     """Token ids as an int64 tensor [prompts, T]; one axis is one prompt."""
     value = ids if isinstance(ids, Tensor) else torch.as_tensor(np.asarray(ids))
     if value.dtype == torch.bool or value.is_floating_point() or value.is_complex():
@@ -35,15 +47,16 @@ def as_ids(ids: Any, model: HybridLM, *, name: str = "ids", least: int = 1) -> T
 
 
 def as_layers(layers: Any, count: int, *, name: str = "layers") -> tuple[int, ...]:
-    """Layer numbers in order, all of them for None."""
+    """Layer numbers (or those of what ``name`` says) in order, all of them for None."""
+    what = name.removesuffix("s")
     if layers is None:
         return tuple(range(count))
     chosen = [layers] if isinstance(layers, int | np.integer) else list(layers)
     for each in chosen:
         if isinstance(each, bool) or not isinstance(each, int | np.integer) or not 0 <= each < count:
-            raise ValueError(f"{name}: expected layers from 0 to {count - 1}, got {each!r}")
+            raise ValueError(f"{name}: expected {what}s from 0 to {count - 1}, got {each!r}")
     if not chosen:
-        raise ValueError(f"{name}: expected at least one layer, got none")
+        raise ValueError(f"{name}: expected at least one {what}, got none")
     return tuple(sorted({int(each) for each in chosen}))
 
 

@@ -23,10 +23,10 @@ __all__ = ["fingerprint", "load_dataset", "provenance", "save_dataset", "version
 _PACKAGES = ("solomonic", "torch", "numpy", "xarray")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a number may depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python and of the packages that a number may depend on, ``more`` of them where given."""
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *more):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -58,7 +58,7 @@ def provenance(
     ----------
     probe : str
         Name of the function that made the Dataset.
-    model : HybridLM, optional
+    model : HybridLM or AdaptedLM, optional
         Gives ``checkpoint`` (:func:`fingerprint`), ``pattern`` and ``dtype``.
     arguments : mapping, optional
         The arguments of the call; arrays are given by their shape and a hash. Stored as JSON.
@@ -72,7 +72,7 @@ def provenance(
     dict
         Strings and integers only, so that netCDF can hold them. ``versions``, ``arguments`` and ``checks`` are JSON.
     """
-    attrs: dict[str, Any] = {"probe": probe, "versions": _json(versions())}
+    attrs: dict[str, Any] = {"probe": probe, "versions": _json(versions(*getattr(model, "packages", ())))}
     if model is not None:
         attrs["checkpoint"] = fingerprint(model)
         attrs["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from .inputs import as_count, as_lags, as_level, as_rng, log_spaced
+from .inputs import as_count, as_lags, as_layers, as_level, as_rng, log_spaced
 from .labelled import provenance_of, units
 from .statistics import kaplan_meier
 from .trace import Trace
@@ -38,6 +39,7 @@ def retention(
     trace: Trace,
     *,
     lags: Iterable[int] | None = None,
+    heads: Iterable[int] | int | None = None,
     level: float = 0.5,
     confidence: float = 0.95,
     resamples: int = 500,
@@ -57,6 +59,9 @@ def retention(
         A run; its layers with state space heads are measured.
     lags : iterable of int, optional
         Lags in tokens, from 1 to T - 1; by default about 48, evenly spaced in their logarithm.
+    heads : int or iterable of int, optional
+        The heads to measure; all by default. In a layer whose channels have decays of their own (Mamba), channels:
+        there are many, and a thousand decays take a few seconds.
     level : float, default 0.5
         What must be left, between 0 and 1.
     confidence : float, default 0.95
@@ -80,6 +85,11 @@ def retention(
           layer, head); the latter is NaN for one prompt. ``censored`` (layer, head), ``survival`` (layer, head,
           lag).
         - ``half_life_rate`` (layer, head): log(level) / mean(log decay), tokens. ``mean_log_decay`` (layer, head).
+
+        Coordinates ``symbol`` and ``kind`` (layer). Where every channel and state has a decay of its own (kind
+        "diagonal"), the entries along head are those decays, and the coordinates ``channel`` and ``state`` (head) say
+        whose. Of a gated delta rule (kind "delta") the decay is that of its gate: what is left in the directions that
+        no later key touches, and the most that is left in any.
 
         Attributes: provenance of the trace, ``level``, ``confidence``, ``error`` of the trace.
 
@@ -128,8 +138,13 @@ def retention(
         raise ValueError("trace: expected a run of at least 2 tokens, got 1")
     steps = trace.steps
     chosen = as_lags(log_spaced(1, steps - 1, 48) if lags is None else lags, steps)
+    arguments = {"lags": chosen, "heads": heads, "level": level, "confidence": confidence, "resamples": resamples}
     layers = trace.state_layers
-    sums = np.stack([np.cumsum(trace.log_decay(i), 1) for i in layers])  # layer, prompt, time, head
+    picked = as_layers(heads, min(trace.heads(i) for i in layers), name="heads") if heads is not None else slice(None)
+    decays = [trace.log_decay(i)[:, :, list(picked) if isinstance(picked, tuple) else picked] for i in layers]
+    modes = _modes(decays[0], picked)
+    decays = [each.reshape(*each.shape[:2], -1) for each in decays]
+    sums = np.stack([np.cumsum(each, 1) for each in decays])  # layer, prompt, time, head
     sums = np.moveaxis(sums, 3, 1)  # layer, head, prompt, time
     shape = sums.shape[:2]
     mean = np.empty((*shape, chosen.size))
@@ -150,7 +165,7 @@ def retention(
         half_life[place], interval[0][place], interval[1][place] = curve.quantile(0.5)
         censored[place] = curve.censored
         survival[place] = curve.at(chosen)
-    rate = np.stack([trace.log_decay(i).mean((0, 1)) for i in layers])
+    rate = np.stack([each.mean((0, 1)) for each in decays])
     with np.errstate(divide="ignore"):
         half_life_rate = np.log(level) / rate
     per_head = ("layer", "head")
@@ -170,16 +185,15 @@ def retention(
         },
         coords={
             "layer": list(layers),
-            "head": np.arange(shape[1]),
+            **modes,
             "lag": chosen,
             "quantile": list(QUANTILES),
             "bound": ["lower", "upper"],
             "symbol": ("layer", [trace.pattern[i] for i in layers]),
+            "kind": ("layer", [trace.kind(i) for i in layers]),
         },
         attrs={
-            **provenance_of(
-                trace, "retention", {"lags": chosen, "level": level, "confidence": confidence, "resamples": resamples}
-            ),
+            **provenance_of(trace, "retention", arguments),
             "seed": seed,
             "level": level,
             "confidence": confidence,
@@ -187,6 +201,16 @@ def retention(
         },
     )
     return units(dataset, _UNITS)
+
+
+def _modes(decays: np.ndarray, picked: tuple[int, ...] | slice) -> dict[str, Any]:
+    """Coordinates of the decays [prompts, T, heads] or [prompts, T, heads, states] along one axis."""
+    heads = np.array(picked) if isinstance(picked, tuple) else np.arange(decays.shape[2])
+    if decays.ndim == 3:
+        return {"head": heads}
+    states = decays.shape[3]
+    channel, state = np.repeat(heads, states), np.tile(np.arange(states), heads.size)
+    return {"head": channel * states + state, "channel": ("head", channel), "state": ("head", state)}
 
 
 def half_lives(sums: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 
@@ -17,31 +16,11 @@ from solomonic.models import Memory
 from solomonic.realization import TimeVaryingSystem
 
 from . import recurrence, registers
-from .labelled import save_dataset, units
-from .taps import has_attention, has_fading_tokens, has_state
+from .labelled import save_dataset
+from .taps import KINDS, has_attention, has_fading_tokens
+from .trace_dataset import REGISTERS, to_dataset, to_numpy
 
 __all__ = ["Trace"]
-
-#: The taps that are registers and what reads them.
-REGISTERS = ("q", "k", "v", "q_fading", "k_fading", "v_fading")
-
-_UNITS = {
-    "ids": ("token", "1"),
-    "log_decay": ("logarithm of the decay a_t", "nat/token"),
-    "dt": ("step of the state space head", "1"),
-    "B": ("input map dt_t B_t: h_t = a_t h_(t-1) + u_t B_t'", "1"),
-    "C": ("read-out map: y_t = h_t C_t + D u_t", "1"),
-    "D": ("feed-through", "1"),
-    "u": ("input: x_t after the short convolution", "1"),
-    "y": ("output of the state space head", "1"),
-    "initial_state": ("state before the first token", "1"),
-    "fading_mass": ("share of the attention mass on fading tokens", "1"),
-    "lse_window": ("log-sum-exp of the scores of the window", "nat"),
-    "lse_fading": ("log-sum-exp of the scores of the fading tokens", "nat"),
-    "time": ("token of the run", "token"),
-    "position": ("position of a token in a register", "token"),
-    "window": ("window W (0: none)", "token"),
-}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,6 +34,14 @@ class Trace:
     where :math:`h_t` is [P, N], :math:`u_t` [P] is the value stream x after the short convolution, and
     :math:`B_t = \Delta_t \tilde B_t` [N] already holds the step (``dt`` is given beside it). Made by
     :func:`trace`.
+
+    That is the kind ``"scalar"`` (Mamba2). In a layer of the kind ``"diagonal"`` (Mamba) every channel is a head,
+    P = 1, and :math:`a_t` is a vector [N]. In one of the kind ``"delta"`` (Gated DeltaNet)
+
+    .. math:: h_t = e^{g_t} h_{t-1} (I - \beta_t k_t k_t^\top) + u_t (\beta_t k_t)^\top, \qquad y_t = h_t C_t,
+
+    with the keys k, the strengths :math:`\beta`, :math:`B_t = \beta_t k_t`, :math:`C_t = q_t / \sqrt{N}` and no
+    feed-through; h is the state S of the layer the other way round.
 
     Parameters
     ----------
@@ -82,6 +69,8 @@ class Trace:
         rows were recomputed).
     initial : mapping of int to Tensor
         States before the first token [prompts, H, P, N], where the run went on from a memory.
+    kinds : mapping of int to str or None
+        The kind of each layer's transitions; by default that of its symbol.
     provenance : mapping
         Attributes of every Dataset made from this.
 
@@ -112,6 +101,7 @@ class Trace:
     tolerance: float
     checks: Mapping[str, Any]
     initial: Mapping[int, Tensor] = field(default_factory=dict)
+    kinds: Mapping[int, str | None] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     # ---------------------------------------------------------------- proof
@@ -151,7 +141,7 @@ class Trace:
     @property
     def state_layers(self) -> tuple[int, ...]:
         """The traced layers that have state space heads."""
-        return tuple(i for i in self.layers if has_state(self.pattern[i]))
+        return tuple(i for i in self.layers if self.kinds.get(i, KINDS.get(self.pattern[i])) is not None)
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
@@ -171,32 +161,50 @@ class Trace:
     def _state(self, layer: int) -> Mapping[str, Tensor]:
         return self._of(layer, self.state_layers, "state space heads")
 
+    def kind(self, layer: int) -> str:
+        """How the state of a ``layer`` moves: ``"scalar"``, ``"diagonal"`` or ``"delta"``."""
+        self._state(layer)
+        return str(self.kinds.get(layer, KINDS.get(self.pattern[layer])))
+
+    def heads(self, layer: int) -> int:
+        """Number of state space heads of a ``layer``; where every channel has decays of its own, of channels."""
+        taps = self._state(layer)
+        return taps["beta" if self.kind(layer) == "delta" else "dt"].shape[2]
+
     def log_decay(self, layer: int) -> np.ndarray:
-        """Logarithm of the decays a_t of a ``layer``, [prompts, T, H], in nat per token."""
-        return to_numpy(self._state(layer)["log_decay"])
+        """Logarithm of the decays a_t of a ``layer`` in nat per token, [prompts, T, H]; diagonal [prompts, T, H, N]."""
+        return self._log_decay(layer, slice(None))
 
     def dt(self, layer: int) -> np.ndarray:
-        """Steps of a ``layer``, [prompts, T, H]."""
-        return to_numpy(self._state(layer)["dt"])
+        """Steps of a ``layer``, [prompts, T, H]; a delta rule has none."""
+        return to_numpy(self._tap(layer, "dt", "steps dt"))
+
+    def beta(self, layer: int) -> np.ndarray:
+        """Strengths of the delta rule of a ``layer``, [prompts, T, H]."""
+        return to_numpy(self._tap(layer, "beta", "a delta rule"))
+
+    def key(self, layer: int) -> np.ndarray:
+        """Keys of the delta rule of a ``layer``, [prompts, T, H, N]: what is held under them is taken out."""
+        self._tap(layer, "beta", "a delta rule")
+        return self._repeated(layer, "B", slice(None))
 
     def B(self, layer: int) -> np.ndarray:
-        """Input maps dt_t B_t of a ``layer``, [prompts, T, H, N]: they already hold the step."""
-        taps = self._state(layer)
-        heads = taps["dt"].shape[2]
-        return _heads(to_numpy(taps["B"]), heads) * to_numpy(taps["dt"])[..., None]
+        """Input maps of a ``layer``, [prompts, T, H, N]: dt_t B_t, which already holds the step; beta_t k_t of a delta
+        rule."""
+        return self._write(layer, slice(None))
 
     def C(self, layer: int) -> np.ndarray:
         """Read-out maps of a ``layer``, [prompts, T, H, N]."""
-        taps = self._state(layer)
-        return _heads(to_numpy(taps["C"]), taps["dt"].shape[2])
+        return self._read(layer, slice(None))
 
     def D(self, layer: int) -> np.ndarray:
         """Feed-through of a ``layer``, [H]."""
-        return to_numpy(self._state(layer)["D"])
+        taps = self._state(layer)
+        return to_numpy(taps["D"]) if "D" in taps else np.zeros(self.heads(layer))
 
     def u(self, layer: int) -> np.ndarray:
         """Inputs of a ``layer``: the value stream x after the short convolution, [prompts, T, H, P]."""
-        return to_numpy(self._state(layer)["x"])
+        return self._repeated(layer, "x", slice(None))
 
     def y(self, layer: int) -> np.ndarray:
         """Outputs of the state space heads of a ``layer`` as the model computed them, [prompts, T, H, P]."""
@@ -207,8 +215,52 @@ class Trace:
         taps = self._state(layer)
         if layer in self.initial:
             return to_numpy(self.initial[layer])
-        prompts, _, heads, channels = taps["x"].shape
-        return np.zeros((prompts, heads, channels, taps["B"].shape[3]))
+        return np.zeros((self.prompts, self.heads(layer), taps["x"].shape[3], taps["B"].shape[3]))
+
+    def realization(self, layer: int, heads: slice = slice(None)) -> recurrence.Realization:
+        """The arrays of the recurrence of some ``heads`` of a ``layer``, in float64.
+
+        A named tuple: log_decay, write, read, D, u, h0, and key, which is None but in a delta rule.
+        """
+        return recurrence.Realization(
+            log_decay=self._log_decay(layer, heads),
+            write=self._write(layer, heads),
+            read=self._read(layer, heads),
+            D=self.D(layer)[heads],
+            u=self._repeated(layer, "x", heads),
+            h0=self.initial_state(layer)[:, heads],
+            key=self._repeated(layer, "B", heads) if self.kind(layer) == "delta" else None,
+        )
+
+    def _tap(self, layer: int, name: str, what: str) -> Tensor:
+        taps = self._state(layer)
+        if name not in taps:
+            raise ValueError(
+                f"layer: expected a layer with {what}, got layer {layer} ({self.pattern[layer]}, {self.kind(layer)})"
+            )
+        return taps[name]
+
+    def _repeated(self, layer: int, name: str, heads: slice) -> np.ndarray:
+        """A tap [prompts, T, G, .] for some heads: head h uses group h // (H / G)."""
+        value, count = self._state(layer)[name], self.heads(layer)
+        if value.shape[2] == count:
+            return to_numpy(value[:, :, heads])
+        groups = np.arange(count)[heads] // (count // value.shape[2])
+        return to_numpy(value)[:, :, groups]
+
+    def _log_decay(self, layer: int, heads: slice) -> np.ndarray:
+        taps = self._state(layer)
+        if self.kind(layer) != "diagonal":
+            return to_numpy(taps["log_decay"][:, :, heads])
+        return to_numpy(taps["dt"][:, :, heads])[..., None] * to_numpy(taps["A"][heads])
+
+    def _write(self, layer: int, heads: slice) -> np.ndarray:
+        step = self._state(layer)["beta" if self.kind(layer) == "delta" else "dt"]
+        return self._repeated(layer, "B", heads) * to_numpy(step[:, :, heads])[..., None]
+
+    def _read(self, layer: int, heads: slice) -> np.ndarray:
+        read = self._repeated(layer, "C", heads)
+        return read / np.sqrt(read.shape[3]) if self.kind(layer) == "delta" else read
 
     def states(self, layer: int, head: int | None = None, times: Any = None) -> np.ndarray:
         r"""States :math:`h_t` after the tokens asked for, recomputed in float64.
@@ -227,15 +279,8 @@ class Trace:
         ndarray [prompts, len(times), H, P, N]
             H is 1 where one head was asked for.
         """
-        heads = self._heads(layer, head)
-        times = self._times(times)
-        return recurrence.states(
-            self.log_decay(layer)[:, :, heads],
-            self.B(layer)[:, :, heads],
-            self.u(layer)[:, :, heads],
-            self.initial_state(layer)[:, heads],
-            times,
-        )
+        r = self.realization(layer, self._heads(layer, head))
+        return recurrence.states(r.log_decay, r.write, r.u, r.h0, self._times(times), r.key)
 
     def system(self, layer: int, head: int, *, prompt: int = 0) -> TimeVaryingSystem:
         r"""The system with one input, one output and N states that every channel of a head runs.
@@ -248,24 +293,25 @@ class Trace:
         layer : int
             A traced layer with state space heads.
         head : int
-            The head.
+            The head; in a layer of the kind ``"diagonal"``, the channel.
         prompt : int, default 0
             The prompt.
 
         Returns
         -------
         solomonic.realization.TimeVaryingSystem
-            T steps, order N, diagonal, its transitions given as ``log_decay``.
+            T steps, order N. Diagonal, its transitions given as ``log_decay``; dense for a delta rule.
         """
-        self._state(layer)
-        (head,) = range(self.records[layer]["dt"].shape[2])[self._heads(layer, head)]
+        r = self.realization(layer, self._heads(layer, head))
         if not 0 <= prompt < self.prompts:
             raise ValueError(f"prompt: expected a number from 0 to {self.prompts - 1}, got {prompt!r}")
-        B, C = self.B(layer)[prompt, :, head], self.C(layer)[prompt, :, head]
-        decay = self.log_decay(layer)[prompt, :, head]
-        D = np.full((self.steps, 1, 1), self.D(layer)[head])
-        log_decay = np.repeat(decay[:, None], B.shape[1], 1)
-        return TimeVaryingSystem(None, B[:, :, None], C[:, None, :], D, log_decay=log_decay)
+        decay, write, read = (each[prompt, :, 0] for each in (r.log_decay, r.write, r.read))
+        maps = write[:, :, None], read[:, None, :], np.full((self.steps, 1, 1), r.D[0])
+        if r.key is not None:
+            kept = np.eye(write.shape[1]) - write[:, :, None] * r.key[prompt, :, 0, None, :]
+            return TimeVaryingSystem(np.exp(decay)[:, None, None] * kept, *maps)
+        decay = np.repeat(decay[:, None], write.shape[1], 1) if decay.ndim == 1 else decay
+        return TimeVaryingSystem(None, *maps, log_decay=decay)
 
     # ---------------------------------------------------------------- attention
     def fading_mass(self, layer: int) -> np.ndarray:
@@ -333,69 +379,16 @@ class Trace:
         Returns
         -------
         xarray.Dataset
-            Dims prompt, layer, time, head, state, channel. Variables ids (prompt, time); log_decay and dt (prompt,
-            layer, time, head); B and C (..., state); D (layer, head); u and y (..., channel); initial_state where
-            the run went on from a memory; fading_mass, lse_window and lse_fading (prompt, layer, time, head).
-            Entries of layers that have no such thing are NaN, and variables that no layer has are left out. Where
-            registers are held: q, k, v, q_fading, k_fading, v_fading over (prompt, layer, position, ..., channel).
+            Dims prompt, layer, time, head, state, channel. Variables ids (prompt, time); log_decay, dt and beta
+            (prompt, layer, time, head), log_decay over state too where a layer is diagonal; B, C and key (...,
+            state); D (layer, head); u and y (..., channel); initial_state where the run went on from a memory;
+            fading_mass, lse_window and lse_fading (prompt, layer, time, head). Entries of layers that have no such
+            thing are NaN, and variables that no layer has are left out. Where registers are held: q, k, v, q_fading,
+            k_fading, v_fading over (prompt, layer, position, ..., channel). Heads and channels of the attention have
+            dims of their own (attention_head, attention_channel) where they are not as many as those of the states.
+            Coordinates symbol, kind and window (layer).
         """
-        wide = np.float64 if self.logits.dtype == torch.float64 else np.float32
-        data: dict[str, Any] = {"ids": (("prompt", "time"), self.ids.numpy())}
-        per_head = ("prompt", "layer", "time", "head")
-        if self.state_layers:
-            for name, dims, dtype in (
-                ("log_decay", per_head, np.float64),
-                ("dt", per_head, wide),
-                ("B", (*per_head, "state"), wide),
-                ("C", (*per_head, "state"), wide),
-                ("u", (*per_head, "channel"), wide),
-                ("y", (*per_head, "channel"), wide),
-            ):
-                found = {i: getattr(self, name)(i) for i in self.state_layers}
-                data[name] = (dims, _stack(found, self.layers, 1, dtype))
-            data["D"] = (
-                ("layer", "head"),
-                _stack({i: self.D(i) for i in self.state_layers}, self.layers, 0, wide),
-            )
-            if self.initial:
-                found = {i: self.initial_state(i) for i in self.state_layers}
-                dims = ("prompt", "layer", "head", "channel", "state")
-                data["initial_state"] = (dims, _stack(found, self.layers, 1, wide))
-        for name, layers in (("lse_window", self.attention_layers), ("lse_fading", self.fading_layers)):
-            if layers:
-                found = {i: to_numpy(self.records[i][name]) for i in layers}
-                data[name] = (per_head, _stack(found, self.layers, 1, wide))
-        if self.fading_layers:
-            found = {i: self.fading_mass(i) for i in self.fading_layers}
-            data["fading_mass"] = (per_head, _stack(found, self.layers, 1, wide))
-        coords: dict[str, Any] = {
-            "prompt": np.arange(self.prompts),
-            "layer": list(self.layers),
-            "time": np.arange(self.past, self.past + self.steps),
-            "symbol": ("layer", [self.pattern[i] for i in self.layers]),
-            "window": ("layer", [self.windows[i] or 0 for i in self.layers]),
-        }
-        held = [i for i in self.attention_layers if "q" in self.records[i]]
-        if held:
-            self._add_registers(data, coords, held, wide)
-        attrs = {**self.provenance, "error": self.error, "tolerance": self.tolerance}
-        return units(xr.Dataset(data, coords, attrs), _UNITS)
-
-    def _add_registers(self, data: dict, coords: dict, held: list[int], dtype: type) -> None:
-        found = {i: self.registers(i) for i in held}
-        longest = max(taps[name].shape[1] for taps in found.values() for name in taps)
-        coords["position"] = np.arange(self.past + self.steps - longest, self.past + self.steps)
-        for name in REGISTERS:
-            here = {i: taps[name] for i, taps in found.items() if name in taps}
-            if not here:
-                continue
-            padded = {
-                i: np.pad(v, ((0, 0), (longest - v.shape[1], 0), (0, 0), (0, 0)), constant_values=np.nan)
-                for i, v in here.items()
-            }
-            heads = "head" if name.startswith("q") else "kv_head"
-            dims = ("prompt", "layer", "position", heads, "channel")
-            data[name] = (dims, _stack(padded, self.layers, 1, dtype))
+        return to_dataset(self)
 
     def save(self, path: str | Path) -> Path:
         """Write :meth:`to_dataset` as netCDF to ``path``, whole or not at all; return the path."""
@@ -403,7 +396,7 @@ class Trace:
 
     # ---------------------------------------------------------------- helpers
     def _heads(self, layer: int, head: int | None) -> slice:
-        heads = self._state(layer)["dt"].shape[2]
+        heads = self.heads(layer)
         if head is None:
             return slice(None)
         if isinstance(head, bool) or not isinstance(head, int | np.integer) or not 0 <= head < heads:
@@ -437,23 +430,6 @@ def mass_share(lse_fading: np.ndarray, lse_window: np.ndarray) -> np.ndarray:
     """sigmoid(lse_fading - lse_window), exactly 0 where there are no fading tokens."""
     with np.errstate(over="ignore"):
         return 1.0 / (1.0 + np.exp(lse_window - lse_fading))
-
-
-def _stack(found: Mapping[int, np.ndarray], layers: tuple[int, ...], axis: int, dtype: Any) -> np.ndarray:
-    """Arrays by layer along a new axis, NaN for the layers that have none."""
-    some = next(iter(found.values()))
-    empty = np.full(some.shape, np.nan, dtype)
-    return np.stack([found[i].astype(dtype) if i in found else empty for i in layers], axis)
-
-
-def _heads(value: np.ndarray, heads: int) -> np.ndarray:
-    """[B, T, G, N] -> [B, T, H, N]: head h uses group h // (H / G)."""
-    return np.repeat(value, heads // value.shape[2], 2)
-
-
-def to_numpy(value: Tensor) -> np.ndarray:
-    """A tensor in float64 on the CPU."""
-    return value.detach().to("cpu", torch.float64).numpy()
 
 
 def _cell(value: float | None) -> str:

@@ -11,9 +11,9 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from solomonic.models import HybridConfig, HybridLM, Memory
+from solomonic.models import AdaptedConfig, AdaptedLM, HybridConfig, HybridLM, Memory
 
-from .inputs import as_ids, log_spaced, within
+from .inputs import as_ids, as_model, log_spaced, within
 from .labelled import provenance, units
 from .taps import layer_window
 
@@ -34,7 +34,7 @@ _UNITS = {
 
 
 def split_law(
-    model: HybridLM,
+    model: HybridLM | AdaptedLM | torch.nn.Module,
     ids: Any,
     *,
     splits: Iterable[int] | None = None,
@@ -50,8 +50,8 @@ def split_law(
 
     Parameters
     ----------
-    model : HybridLM
-        The model.
+    model : HybridLM, AdaptedLM or a model of transformers
+        The model; one of transformers is adapted on the way in (:func:`solomonic.models.adapt`).
     ids : array_like of int
         Token ids [T] or [prompts, T], T at least 2 tokens.
     splits : iterable of int, optional
@@ -102,6 +102,7 @@ def split_law(
     >>> law.attrs["holds"], law.error.sizes
     ('yes', Frozen({'split': 13, 'layer': 2}))
     """
+    model = as_model(model)
     tokens = as_ids(ids, model, least=2)
     steps = tokens.shape[1]
     chosen = default_splits(model.config, steps) if splits is None else _as_splits(splits, steps)
@@ -152,7 +153,7 @@ def split_law(
     return units(dataset, _UNITS)
 
 
-def default_splits(config: HybridConfig, length: int) -> np.ndarray:
+def default_splits(config: HybridConfig | AdaptedConfig, length: int) -> np.ndarray:
     """Every split of up to 256 tokens; beyond, some 60 of them, dense at both ends and around the windows."""
     if length <= _ALL:
         return np.arange(1, length)
@@ -176,7 +177,7 @@ def _as_splits(splits: Iterable[int], length: int) -> np.ndarray:
     return np.unique(value)
 
 
-def _outputs(model: HybridLM, ids: Tensor, memory: Memory | None) -> tuple[list[Tensor], Tensor, Memory]:
+def _outputs(model: HybridLM | AdaptedLM, ids: Tensor, memory: Memory | None) -> tuple[list[Tensor], Tensor, Memory]:
     """Outputs of the layers and logits in float64, and the memory."""
     hidden: dict[int, Tensor] = {}
 

@@ -7,11 +7,27 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from solomonic.models import HybridConfig, HybridLM, LMOutput, Memory
+from solomonic.models import AdaptedConfig, AdaptedLM, HybridConfig, HybridLM, LMOutput, Memory
 
-__all__ = ["expected_taps", "has_attention", "has_fading_tokens", "has_state", "layer_window", "tapped"]
+__all__ = [
+    "KINDS",
+    "expected_taps",
+    "has_attention",
+    "has_fading_tokens",
+    "has_state",
+    "layer_window",
+    "state_kind",
+    "tapped",
+]
 
-_STATE = ("x", "dt", "log_decay", "B", "C", "D", "y")
+#: What a state space layer hands out, by the kind of its transitions (:func:`state_kind`).
+_STATE = {
+    "scalar": ("x", "dt", "log_decay", "B", "C", "D", "y"),
+    "diagonal": ("x", "dt", "A", "B", "C", "D", "y"),
+    "delta": ("x", "log_decay", "beta", "B", "C", "y"),
+}
+#: Pattern symbol -> the kind of its transitions.
+KINDS = {"M2": "scalar", "M2+*": "scalar", "*>M2": "scalar", "BMF": "scalar", "M1": "diagonal", "GDN": "delta"}
 _ATTENTION = ("q", "k", "v", "read", "lse_window")
 _FADING = ("ssm_out", "k_fading", "v_fading", "lse_fading")
 _LAYER = ("mixer_in", "mixer_out", "hidden")
@@ -19,12 +35,21 @@ _LAYER = ("mixer_in", "mixer_out", "hidden")
 
 def has_state(symbol: str) -> bool:
     """Whether a layer of this symbol has a state space head."""
-    return symbol in ("M2", "BMF")
+    return symbol in KINDS
+
+
+def state_kind(config: HybridConfig | AdaptedConfig, layer: int) -> str | None:
+    """How a layer's state moves: a decay a head (``"scalar"``), one a channel and state (``"diagonal"``), a gated delta
+    rule (``"delta"``); None where it has no state that is linear in its input."""
+    symbol = config.pattern[layer]
+    if symbol == "BMF" and isinstance(config, HybridConfig):
+        return {"mamba2": "scalar", "gdn": "delta"}.get(config.ssm_mixer)
+    return KINDS.get(symbol)
 
 
 def has_attention(symbol: str) -> bool:
     """Whether a layer of this symbol reads registers by a softmax."""
-    return symbol in ("*", "SWA", "BMF")
+    return symbol in ("*", "SWA", "BMF", "M2+*", "*>M2")
 
 
 def has_fading_tokens(symbol: str) -> bool:
@@ -32,28 +57,30 @@ def has_fading_tokens(symbol: str) -> bool:
     return symbol == "BMF"
 
 
-def layer_window(config: HybridConfig, layer: int) -> int | None:
+def layer_window(config: HybridConfig | AdaptedConfig, layer: int) -> int | None:
     """W of a layer in tokens; None where it has no window."""
-    return {"SWA": config.swa_window, "BMF": config.bmojo_window}.get(config.pattern[layer])
+    symbol = config.pattern[layer]
+    if symbol == "BMF" and isinstance(config, HybridConfig):
+        return config.bmojo_window
+    return config.swa_window if symbol == "SWA" else None
 
 
-def expected_taps(config: HybridConfig, layer: int) -> frozenset[str]:
+def expected_taps(config: HybridConfig | AdaptedConfig, layer: int) -> frozenset[str]:
     """The names that a layer must hand out."""
     symbol = config.pattern[layer]
-    names = [*_LAYER]
-    if has_state(symbol):
-        names += _STATE
+    names = ["hidden"] if symbol in ("M2+*", "*>M2") else [*_LAYER]  # two mixers have no one input and output
+    names += _STATE.get(state_kind(config, layer) or "", ())
     if has_attention(symbol):
         names += _ATTENTION
     if has_fading_tokens(symbol):
         names += _FADING
-        if not config.tie_attn_weights:
+        if isinstance(config, HybridConfig) and not config.tie_attn_weights:
             names.append("q_fading")
     return frozenset(names)
 
 
 def tapped(
-    model: HybridLM,
+    model: HybridLM | AdaptedLM,
     ids: Tensor,
     memory: Memory | None,
     layers: Collection[int],
@@ -92,7 +119,7 @@ def tapped(
     return out, fired
 
 
-def _silent(model: HybridLM, layer: int, missing: Collection[str]) -> str:
+def _silent(model: HybridLM | AdaptedLM, layer: int, missing: Collection[str]) -> str:
     return (
         f"model: layer {layer} ({model.config.pattern[layer]}) never fired the taps {', '.join(sorted(missing))}; "
         "its mixer must call record(name, value) for each, or nothing can be said of it"

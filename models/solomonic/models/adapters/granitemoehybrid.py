@@ -1,0 +1,12 @@
+"""Granite 4: layers of Mamba2 and of attention with a scale of its own, with or without experts."""
+
+from __future__ import annotations
+
+from .attention_tap import ATTENTION_TAPS
+from .family import Family
+from .hybrid import mamba2_or_attention
+from .scans import MAMBA2_TAPS
+
+FAMILY = Family(
+    "granitemoehybrid", ("GraniteMoeHybridForCausalLM",), {**MAMBA2_TAPS, **ATTENTION_TAPS}, mamba2_or_attention
+)
