@@ -72,17 +72,55 @@ def law() -> xr.Dataset:
 
 
 BINS = {"edges": [0, 8, 64, 512], "bits": [2.0, None, 1.4]}
+
+
+def sizes() -> xr.Dataset:
+    dims = ("part", "prompt", "layer", "head", "cut")
+    order = 1.0 + np.arange(2 * 2 * 2 * 3 * 4).reshape(2, 2, 2, 3, 4) % 5
+    order[1, :, 1] = np.nan
+    coords = {"part": ["state", "attention"], "layer": [0, 1], "cut": [4, 8, 12, 16]}
+    return xr.Dataset({"order": (dims, order), "nominal": (dims, 0 * order + 8)}, coords)
+
+
+def compressed() -> xr.Dataset:
+    cost = np.array([0.002, 0.3, 0.05, -0.001])
+    data = {"cost": ("order", cost), "cost_interval": (("bound", "order"), np.stack([cost - 0.01, cost + 0.01]))}
+    return xr.Dataset({**data, "proposed": ("layer", [6, 7])}, {"order": [-1, 1, 4, 8]})
+
+
+def visible() -> xr.Dataset:
+    data = {"singular_value": (("layer", "direction"), [[9.0, 2.0, 1e-3], [0.0] * 3]), "rank": ("layer", [2, 0])}
+    return xr.Dataset(data, {"layer": [0, 3]})
+
+
+def pair() -> xr.Dataset:
+    kl = [[0.0, 0.0, 1e-9], [1e-6, 1e-5, 1e-6], [0.1, 1.0, 2.0]]
+    changed = [[1, 2, 3], [1, 2, 3], [1, 5, 3]]
+    data = {"kl": (("kind", "time"), kl), "token": ("time", [1, 2, 3]), "token_changed": (("kind", "time"), changed)}
+    return xr.Dataset(data, {"kind": ["unsaid", "random", "said"], "time": [7, 8, 9]})
+
+
+def carried() -> xr.Dataset:
+    share = [[0.2, 0.9, 1.05, np.nan], [0.8, 0.1, -0.05, np.nan]]
+    return xr.Dataset({"share": (("part", "lag"), share)}, {"part": ["state", "window"], "lag": [1, 8, 64, 128]})
+
+
 CALLS = {
     "bits_by_position": (BINS,),
+    "compression": (compressed(),),
+    "effective_state": (sizes(),),
     "fading": (curve(),),
+    "fading_by_memory": (carried(),),
     "fading_mass": (curve(),),
     "half_lives": (retained(),),
     "layer_influence": (jacobian(),),
     "learning_curves": ({"a": [[1, 1e6, 2.0], [2, 2e6, 1.5]]},),
+    "observability": (visible(),),
     "recall": (BINS,),
     "retention": (retained(),),
     "split_law": (law(),),
     "structure": (layer(),),
+    "unsaid": (pair(),),
 }
 
 

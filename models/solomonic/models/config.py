@@ -62,6 +62,9 @@ class HybridConfig:
         BMO: ``"rope"`` as released, or ``"none"`` as in the paper.
     use_qk_norm, use_pos_emb : bool
         Mamba2: RMS norms, and rotary positions, on B and C before the convolution.
+    state_sizes : tuple of int or None, optional
+        Mamba2: how many of the D directions of its state each layer keeps (None: all), where the state was reduced by
+        :func:`solomonic.probes.compress`; not part of the published format.
     gdn_allow_neg_eigval : bool
         GDN: strengths from 0 to 2, not 1, so that a write can turn what it replaces.
     gdn_conv_bias : bool
@@ -119,6 +122,7 @@ class HybridConfig:
     bmojo_positions: str = "rope"
     use_qk_norm: bool = True
     use_pos_emb: bool = False
+    state_sizes: tuple[int | None, ...] | None = None
     gdn_allow_neg_eigval: bool = False
     gdn_conv_bias: bool = False
     gdn_norm_eps: float = 1e-5
@@ -180,6 +184,9 @@ class HybridConfig:
         for name, offered in (("innovation_norm", _NORMS), ("bmojo_positions", ("rope", "none"))):
             if getattr(self, name) not in offered:
                 raise ValueError(f"{name}: expected one of {', '.join(offered)}, got {getattr(self, name)!r}")
+        if self.state_sizes is not None:
+            object.__setattr__(self, "state_sizes", tuple(self.state_sizes))
+            self._check_state_sizes()
         if self.dtype not in _DTYPES:
             raise ValueError(f"dtype: expected one of {_DTYPES}, got {self.dtype!r}")
         rotated = self.head_dim * self.partial_rotary_factor
@@ -198,6 +205,23 @@ class HybridConfig:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+
+    def _check_state_sizes(self) -> None:
+        found = self.state_sizes
+        assert found is not None
+        if len(found) != len(self.pattern):
+            raise ValueError(f"state_sizes: expected one entry a layer, {len(self.pattern)}, got {len(found)}")
+        for layer, (size, symbol) in enumerate(zip(found, self.pattern, strict=True)):
+            if size is None:
+                continue
+            inside = self.ssm_mixer if symbol in ("BMF", "BMO") else {"M2": "mamba2"}.get(symbol)
+            if inside != "mamba2":
+                raise ValueError(f"state_sizes: layer {layer} ({symbol}) has no Mamba2 state to reduce, got {size!r}")
+            if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= self.head_dim:
+                raise ValueError(
+                    f"state_sizes: layer {layer}: expected a whole number from 1 to head_dim = {self.head_dim}, "
+                    f"got {size!r}"
+                )
 
     @property
     def num_hidden_layers(self) -> int:
@@ -250,6 +274,7 @@ class HybridConfig:
             **{name: bmojo[name] for name in _BMO_KEYS if name in bmojo},
             "use_qk_norm": mamba2.get("use_qk_norm", True),
             "use_pos_emb": mamba2.get("use_pos_emb", False),
+            "state_sizes": mamba2.get("state_sizes"),
             "gdn_allow_neg_eigval": gdn.get("allow_neg_eigval", False),
             "gdn_conv_bias": gdn.get("conv_bias", False),
             "gdn_norm_eps": gdn.get("norm_eps", 1e-5),
@@ -316,6 +341,8 @@ class HybridConfig:
         used = {*self.pattern, _SYMBOLS[self.ssm_mixer] if bmojo else ""}
         if "M2" in used or not self.use_qk_norm or self.use_pos_emb:
             out["mamba2_config"] = {"use_qk_norm": self.use_qk_norm, "use_pos_emb": self.use_pos_emb}
+        if self.state_sizes is not None:
+            out["mamba2_config"]["state_sizes"] = list(self.state_sizes)
         if "GDN" in used:
             out["gdn_config"] = {
                 "allow_neg_eigval": self.gdn_allow_neg_eigval,

@@ -82,6 +82,9 @@ class HybridLM(nn.Module):
             raise ValueError(f"decay: expected 'slow' or 'default', got {decay!r}")
         self.config = config
         self.model = _Body(config)
+        for layer, size in zip(self.layers, config.state_sizes or (), strict=False):
+            if size is not None and size < config.head_dim:
+                mamba2_of(layer.mixer).reduce_state(size)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if not self.model.embed_tokens.weight.is_meta:
@@ -224,6 +227,14 @@ class MLP(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         return self.down_proj(silu(self.gate_proj(a)) * self.up_proj(a))
+
+
+def mamba2_of(mixer: Mixer) -> Mamba2:
+    """The Mamba2 layer that a mixer is, or has inside."""
+    inside = getattr(mixer, "ssm", mixer)
+    if not isinstance(inside, Mamba2):
+        raise ValueError(f"layer: expected a Mamba2 layer, or one inside B'MOJO, got {type(inside).__name__}")
+    return inside
 
 
 def _at_layer(record: Recorder, layer: int) -> Record:

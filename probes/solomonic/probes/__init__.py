@@ -5,9 +5,13 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 
 from . import plots
 from .bend import bend
+from .compress import compress, compression
+from .effective_state import effective_state
 from .fading import default_lags, fading, reach
+from .fading_by_memory import fading_by_memory
 from .influence import layer_influence
 from .labelled import load_dataset, save_dataset
+from .observability import observability
 from .recall_table import recall_markdown, recall_table
 from .report import report
 from .retention import retention
@@ -15,17 +19,23 @@ from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
 from .trace import Trace, trace
+from .unsaid import unsaid
 
 __all__ = [
     "KaplanMeier",
     "Trace",
     "bend",
     "bootstrap_interval",
+    "compress",
+    "compression",
     "default_lags",
+    "effective_state",
     "fading",
+    "fading_by_memory",
     "kaplan_meier",
     "layer_influence",
     "load_dataset",
+    "observability",
     "plots",
     "reach",
     "recall_markdown",
@@ -36,4 +46,5 @@ __all__ = [
     "split_law",
     "structure",
     "trace",
+    "unsaid",
 ]

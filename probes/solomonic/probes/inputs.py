@@ -12,7 +12,7 @@ from torch import Tensor
 from solomonic.models import AdaptedLM, HybridLM, adapt
 from solomonic.models.adapters.adapted import is_of_transformers
 
-__all__ = ["as_ids", "as_lags", "as_layers", "as_level", "as_model", "as_rng"]
+__all__ = ["as_cuts", "as_ids", "as_lags", "as_layers", "as_level", "as_model", "as_rng"]
 
 
 def as_model(model: Any, *, name: str = "model") -> HybridLM | AdaptedLM:
@@ -72,6 +72,21 @@ def as_lags(lags: Iterable[int] | np.ndarray, length: int) -> np.ndarray:
             f"lags: a prompt of {length} tokens has lags from 1 to {length - 1}, got {int(value.max())}; "
             "give longer prompts or smaller lags"
         )
+    return np.unique(value).astype(np.int64)
+
+
+def as_cuts(cuts: Iterable[int] | int, length: int) -> np.ndarray:
+    """Cuts from 1 to T - 1, ascending; a whole number asks for that many evenly spaced ones."""
+    if length < 2:
+        raise ValueError(f"cuts: a cut needs tokens on both sides, got a text of {length}")
+    if isinstance(cuts, int | np.integer) and not isinstance(cuts, bool):
+        count = as_count(cuts, "cuts")
+        return np.unique(np.rint(np.linspace(1, length - 1, count + 2)[1:-1]).astype(np.int64))
+    value = np.atleast_1d(np.asarray(list(cuts) if not isinstance(cuts, np.ndarray) else cuts))  # type: ignore[arg-type]
+    if value.ndim != 1 or value.size == 0 or not np.issubdtype(value.dtype, np.integer):
+        raise ValueError(f"cuts: expected whole numbers, at least one, got {cuts!r}")
+    if value.min() < 1 or value.max() > length - 1:
+        raise ValueError(f"cuts: a text of {length} tokens has cuts from 1 to {length - 1}, got {cuts!r}")
     return np.unique(value).astype(np.int64)
 
 

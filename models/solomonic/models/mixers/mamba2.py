@@ -27,9 +27,15 @@ class Mamba2(nn.Module):
 
     S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t' and y_t = S_t C_t + D x_t, after a short causal convolution of x, B and C.
     Its memory is the state S (fading) and the register of the convolution (eidetic, 3 tokens).
+
+    Where :meth:`reduce_state` was called, the state holds r directions of the N: B and C are replaced by V' B and W' C
+    with ``state_write`` V and ``state_read`` W [H, N, r]. The decay being one number a head, that is exact for the
+    projection W V': no other reduction of the state has dynamics of the same form.
     """
 
     name = "mamba"
+    state_write: Tensor
+    state_read: Tensor
 
     def __init__(self, config: HybridConfig, symbol: str = "M2") -> None:
         super().__init__()
@@ -47,18 +53,27 @@ class Mamba2(nn.Module):
         if config.use_qk_norm:
             self.B_norm = RMSNorm(width, BC_NORM_EPS)
             self.C_norm = RMSNorm(width, BC_NORM_EPS)
+        self.state_size = width
+
+    def reduce_state(self, size: int) -> None:
+        """Keep ``size`` directions of the state: the first ones, until ``state_write`` and ``state_read`` are set."""
+        heads, width = self.config.num_attention_heads, self.config.head_dim
+        first = torch.eye(width, size).expand(heads, width, size)
+        for name in ("state_write", "state_read"):
+            self.register_buffer(name, first.to(self.D).clone())
+        self.state_size = size
 
     def empty(self, batch_size: int, like: Tensor) -> dict[str, Value]:
         heads, width = self.config.num_attention_heads, self.config.head_dim
         state_dtype = torch.promote_types(like.dtype, torch.float32)
         return {
             "conv": like.new_zeros(batch_size, CONV_WIDTH - 1, sum(self.split[1:4])),
-            "state": like.new_zeros(batch_size, heads, width, width, dtype=state_dtype),
+            "state": like.new_zeros(batch_size, heads, width, self.state_size, dtype=state_dtype),
         }
 
     def sizes(self, tokens: int) -> dict[str, int]:
         heads, width = self.config.num_attention_heads, self.config.head_dim
-        return {"conv": (CONV_WIDTH - 1) * sum(self.split[1:4]), "state": heads * width * width}
+        return {"conv": (CONV_WIDTH - 1) * sum(self.split[1:4]), "state": heads * width * self.state_size}
 
     def nbytes(self, tokens: int, width: int) -> dict[str, int]:
         return part_nbytes(self.sizes(tokens), width)
@@ -92,6 +107,8 @@ class Mamba2(nn.Module):
         x, B, C = (part.unflatten(-1, (-1, width)) for part in conv.y.split(self.split[1:4], -1))
         if groups > 1:
             x = x.repeat_interleave(groups, 2)
+        if self.state_size < width:
+            B, C = reduced(B, self.state_write), reduced(C, self.state_read)
         wide = state.dtype  # float32 at least: a bfloat16 decay near 1 would lose the long memory
         dt = softplus(dt.to(wide) + self.dt_bias.to(wide))
         A = -torch.exp(self.A_log.to(wide))
@@ -106,3 +123,10 @@ class Mamba2(nn.Module):
             record("y", scan.y)
         y = unit_rms(scan.y * silu(z).unflatten(-1, (-1, width)), NORM_EPS).flatten(2)
         return self.out_proj(self.norm.weight * y), {"conv": conv.state, "state": scan.state}
+
+
+def reduced(value: Tensor, basis: Tensor) -> Tensor:
+    """V' b for every head: b [B, T, G, N] and V [H, N, r] give [B, T, H, r]."""
+    groups = value.shape[2]
+    basis = basis.to(value).unflatten(0, (groups, -1))
+    return torch.einsum("btgn,gknr->btgkr", value, basis).flatten(2, 3)

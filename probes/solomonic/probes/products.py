@@ -1,0 +1,110 @@
+"""Products with the Jacobian from a part of the memory to the logits that follow, without forming it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solomonic.models import HybridLM, Memory
+
+__all__ = ["StateToLogits"]
+
+
+@dataclass(frozen=True, eq=False)
+class StateToLogits:
+    r"""The derivative J of the logits of the next tokens by the state of one layer, at one memory.
+
+    .. math:: J = \partial\, [\ell_c, \dots, \ell_{c+\tau-1}] / \partial h_{c-1}, \qquad
+              \ell_t \in \mathbb R^V \text{ after token } t,
+
+    with the tokens held fixed. Logits count up to a constant each, so their mean is taken off.
+
+    Parameters
+    ----------
+    model : HybridLM
+        The model.
+    memory : Memory
+        Of one sequence, after the tokens before the cut.
+    ids : Tensor
+        The tokens after the cut, [1, tau].
+    layer : int
+        Whose state.
+    rows : int
+        Products computed at a time; memory grows with rows * tau * V.
+    """
+
+    model: HybridLM
+    memory: Memory
+    ids: Tensor
+    layer: int
+    rows: int = 8
+
+    @property
+    def state(self) -> Tensor:
+        """The state [H, P, N]."""
+        value = self.memory.get(self.layer, "state")
+        assert isinstance(value, Tensor)
+        return value[0].detach()
+
+    @property
+    def inputs(self) -> int:
+        """Number n of entries of the state."""
+        return self.state.numel()
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Centred logits [rows, tau, V] with the states [rows, H, P, N] in place."""
+        count = len(states)
+        memory = self.memory.repeat(count).set(self.layer, "state", states)
+        out = self.model(self.ids.expand(count, -1), memory=memory).logits
+        return out - out.mean(-1, keepdim=True)
+
+    def forward(self, directions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """J v for directions [k, n], some at a time: (directions [b, n], products [b, tau, V])."""
+        for part in directions.split(self.rows):
+            at = self.state.expand(len(part), *self.state.shape).clone()
+            _, product = torch.func.jvp(self.logits, (at,), (part.view_as(at),))  # type: ignore[misc]
+            yield part, product.detach()
+
+    def gram(self, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """J' J v [k, n] and |J v|^2 [k] for directions [k, n]: a forward and a reverse product each."""
+        products, energy = [], []
+        for part in directions.split(self.rows):
+            at = self.state.expand(len(part), *self.state.shape).clone()
+            _, along = torch.func.jvp(self.logits, (at,), (part.view_as(at),))  # type: ignore[misc]
+            _, pull = torch.func.vjp(self.logits, at)  # type: ignore[misc]
+            along = along.detach()
+            products.append(pull(along)[0].detach().reshape(len(part), -1))
+            energy.append(along.square().sum((1, 2)))
+        return torch.cat(products), torch.cat(energy)
+
+
+def top_directions(
+    operator: StateToLogits, count: int, *, iterations: int, generator: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Singular values [k], right singular vectors [k, n], residuals [k] and an estimate of the sum of squares of all.
+
+    Subspace iteration with the Rayleigh-Ritz step on J'J; the residual |J'J v - s^2 v| is that of each pair.
+    """
+    n = operator.inputs
+    count = min(count, n)
+    block = min(n, count + 8)
+    like = operator.state
+    start = torch.from_numpy(generator.standard_normal((block, n))).to(like)
+    image, energy = operator.gram(start)
+    total = float(energy.double().mean())
+    for _ in range(iterations):
+        basis = torch.linalg.qr(image.double().T).Q.T.to(like)
+        image, _ = operator.gram(basis)
+    basis = torch.linalg.qr(image.double().T).Q.T.to(like)
+    image, _ = operator.gram(basis)
+    small = (basis.double() @ image.double().T + image.double() @ basis.double().T) / 2
+    values, rotation = torch.linalg.eigh(small)
+    order = torch.argsort(values, descending=True)[:count]
+    values, rotation = values[order].clamp(min=0), rotation[:, order]
+    vectors = rotation.T @ basis.double()
+    residual = (rotation.T @ image.double() - values[:, None] * vectors).norm(dim=1)
+    return values.sqrt(), vectors, residual, total
