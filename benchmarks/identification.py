@@ -1,17 +1,23 @@
-"""Fits of measured records and times, beside SLICOT (ctrlsys) where it is installed; CVA on ARMA processes.
+"""Fits of measured records and times, beside SLICOT (ctrlsys), nfoursid and SIPPY (sippy_unipi) where they are
+installed; CVA on ARMA processes.
 
 Run ``python benchmarks/identification.py --data FOLDER`` (with the folders slicot, daisy and nonlinear in it), or name
 parts: ``records arma time``. The initial state of a free run is fitted to its first samples; fits are
-100 (1 - |y - y_hat| / |y - mean|).
+100 (1 - |y - y_hat| / |y - mean|). Ours takes its own horizons; peers get 15 samples, on centred data.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import importlib.util
+import os
 import time
 import warnings
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # times are those of one thread
 
 import numpy as np
 import scipy.io
@@ -36,16 +42,52 @@ def ib01(data):
 
 
 def slicot(u, y, n, horizon):
-    """A, B, C, D of SLICOT's IB01AD, IB01BD and IB01CD through ctrlsys, on centred data."""
+    """SLICOT's IB01AD, IB01BD and IB01CD; they write into their inputs."""
     import ctrlsys
 
-    u, y = np.asfortranarray(u), np.asfortranarray(y)
+    u, y = np.array(u, order="F"), np.array(y, order="F")
     m, p = u.shape[1], y.shape[1]
     r = ctrlsys.ib01ad("M", "C", "M", "O", "N", "N", horizon, m, p, u, y, 0.0, -1.0)[1]
     a, c, b, d, *_ = ctrlsys.ib01bd("C", "A", "K", horizon, n, m, p, len(u), r, 0.0)
     copies = [np.asfortranarray(x.copy()) for x in (a, b, c, d)]
     _, b, d, *_ = ctrlsys.ib01cd("X", "C", "D", n, m, p, *copies, u, y, 0.0)
     return a, b, c, d
+
+
+def nfoursid(u, y, n, horizon):
+    """PO-MOESP of nfoursid."""
+    pandas, package = importlib.import_module("pandas"), importlib.import_module("nfoursid.nfoursid")
+    ins, outs = [f"u{j}" for j in range(u.shape[1])], [f"y{j}" for j in range(y.shape[1])]
+    method = package.NFourSID(
+        pandas.DataFrame(np.hstack([u, y]), columns=ins + outs), outs, ins, num_block_rows=horizon
+    )
+    method.subspace_identification()
+    found, _ = method.system_identification(rank=n)
+    return found.a, found.b, found.c, found.d
+
+
+def sippy(method):
+    """One of SIPPY's three methods."""
+
+    def run(u, y, n, horizon):
+        found = importlib.import_module("sippy_unipi").system_identification(
+            y.T, u.T, method, SS_f=horizon, SS_p=horizon, SS_fixed_order=n, SS_D_required=True
+        )
+        return found.A, found.B, found.C, found.D
+
+    return run
+
+
+PEERS = {
+    "SLICOT": ("ctrlsys", slicot),
+    "nfoursid": ("nfoursid", nfoursid),
+    **{f"SIPPY {name}": ("sippy_unipi", sippy(name)) for name in ("CVA", "MOESP", "N4SID")},
+}
+
+
+def installed():
+    """Peers by name, those that are there."""
+    return {name: call for name, (package, call) in PEERS.items() if importlib.util.find_spec(package) is not None}
 
 
 def records(data):
@@ -57,7 +99,8 @@ def records(data):
     k = 2 * len(furnace) // 3
     u, y = ib01(data)
     cases = [
-        ("IB01", u, y, u, y, 4, 15, 15, "fit >= 89.0 %"),
+        ("IB01", u, y, u, y, 4, None, 15, "fit >= 89.0 %"),
+        ("IB01, horizon", u, y, u, y, 4, 15, 15, "fit >= 89.0 %"),
         (
             "glass furnace",
             furnace[:k, 1:4],
@@ -75,26 +118,26 @@ def records(data):
             for n in (2, 3, 4)
         ),
     ]
-    peer = importlib.util.find_spec("ctrlsys") is not None
     for name, u, y, u_test, y_test, n, horizon, first, asked in cases:
         rows = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for method in ("cva", "moesp", "n4sid"):
                 rows[method] = identify(y, u, order=n, method=method, past=horizon, future=horizon)
-            if peer:
-                a, b, c, d = slicot(u - u.mean(0), y - y.mean(0), n, horizon or 15)
+            for peer, call in installed().items():
+                with contextlib.redirect_stdout(None):
+                    a, b, c, d = call(u - u.mean(0), y - y.mean(0), n, horizon or 15)
                 p = len(c)
-                rows["SLICOT"] = InnovationModel(
+                rows[peer] = InnovationModel(
                     a, b, c, d, np.zeros((n, p)), np.eye(p), y_offset=y.mean(0), u_offset=u.mean(0)
                 )
-        for method, model in rows.items():
-            run = model.simulate(u_test, x0=model.initial_state(y_test, u_test, samples=first))
-            rmse = np.sqrt(np.mean((y_test - run) ** 2))
-            print(
-                f"{name:14} n={n} {method:7} fit {fit(y_test, run):8.2f} %  RMSE {rmse:8.4f}  "
-                f"radius {model.radius:.4f}  (asked of ours: {asked})"
-            )
+            for method, model in rows.items():
+                run = model.simulate(u_test, x0=model.initial_state(y_test, u_test, samples=first))
+                rmse = np.sqrt(np.mean((y_test - run) ** 2))
+                print(
+                    f"{name:14} n={n} {method:11} fit {fit(y_test, run):9.4g} %  RMSE {rmse:9.4g}  "
+                    f"radius {model.radius:.4f}  (asked of ours: {asked})"
+                )
 
 
 def roots(rng, n, low, high):
@@ -128,25 +171,30 @@ def arma(trials):
 
 
 def timing(data):
-    """One thousand samples, n = 4, horizon 15: CPU time, the smallest of 30 runs."""
+    """One thousand samples, n = 4, horizon 15, one thread: CPU time, the smallest of the runs."""
     u, y = ib01(data)
+    u, y = u - u.mean(0), y - y.mean(0)
+    peers = installed()
 
-    def best(call):
+    def best(call, runs):
         times = []
-        for _ in range(30):
+        for _ in range(runs):
             start = time.process_time()
-            call()
+            call(u, y, 4, 15)
             times.append(time.process_time() - start)
         return 1e3 * min(times)
 
-    ours = best(lambda: identify(y, u, order=4, past=15, future=15))
-    print(f"time: ours {ours:.1f} ms")
-    if importlib.util.find_spec("ctrlsys") is not None:
-        theirs = best(lambda: slicot(u, y, 4, 15))
-        print(f"time: SLICOT {theirs:.2f} ms; asked at most 5 times that, got {ours / theirs:.1f}")
-    for name in ("nfoursid", "sippy_unipi"):
-        if importlib.util.find_spec(name) is None:
-            print(f"time: {name} is not installed, left out")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+        warnings.simplefilter("ignore")
+        ours = best(lambda u, y, n, horizon: identify(y, u, order=n, past=horizon, future=horizon), 1000)
+        others = {name: best(call, 1000 if name == "SLICOT" else 5) for name, call in peers.items()}
+    print(f"time: ours {ours:.2f} ms")
+    for name, value in others.items():
+        asked = "at most 5" if name == "SLICOT" else "below 1"
+        print(f"time: {name} {value:.2f} ms; ours takes {ours / value:.3g} times that (asked: {asked})")
+    for name, (package, _) in PEERS.items():
+        if name not in peers:
+            print(f"time: {name} left out, {package} is not installed")
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """Bilinear systems: the plain loop, sums over words, closed forms and hostile input."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 
 from solomonic.realization import (
     BilinearSystem,
+    Truncation,
+    carleman,
+    from_selective,
     gallery,
     generalized_hankel,
     gramians,
@@ -76,7 +80,7 @@ def test_long_memory_is_solved_as_a_band():
     system = BilinearSystem(0.99999 * np.eye(2), np.zeros((1, 2, 2)), np.ones((2, 1)), np.ones((1, 2)))
     u = rng.standard_normal((4000, 1))
     out = np.empty((1, 4001, 2))
-    assert not _recursion._group(system.A, system.N, system.B, u[None], np.zeros((1, 2)), 16, out)
+    assert not _recursion._group(system.A, system.N, system.B, None, u[None], np.zeros((1, 2)), 16, out)
     want, _ = loop(system, u, np.zeros(2))
     assert np.abs(system.simulate(u) - want).max() <= 1e-12 * np.abs(want).max()
 
@@ -428,9 +432,30 @@ def test_files(tmp_path):
     (tmp_path / "text.npz").write_text("nothing")
     with pytest.raises(ValueError, match=r"expected a file written by BilinearSystem\.save"):
         BilinearSystem.load(tmp_path / "text.npz")
-    with pytest.raises(FileNotFoundError, match="the folder"):
-        system.save(tmp_path / "none" / "system.npz")
     assert sorted(x.name for x in tmp_path.iterdir()) == ["system.npz", "text.npz"]
+    with pytest.raises(ValueError, match="expected a saved Truncation, got a saved 'BilinearSystem'"):
+        Truncation.load(path)
+
+
+def test_results_come_back_from_files(tmp_path):
+    system = gallery.random_bilinear(3, 2, 2, radius=0.5, rng=20)
+    layer = from_selective(-np.ones((1, 2)), [[0.5]], [0.0], [[1.0], [1.0]], [[1.0], [0.5]])
+    results = (
+        system.balanced_truncation(2),
+        partial_realization(system, length=2),
+        partial_realization(system, length=4, method="selection"),
+        layer,
+    )
+    for number, thing in enumerate(results):
+        again = type(thing).load(thing.save(tmp_path / f"{number}.npz"))
+        assert repr(again) == repr(thing)
+        assert again._repr_html_() == thing._repr_html_()
+        for field in dataclasses.fields(thing):
+            mine, theirs = getattr(thing, field.name), getattr(again, field.name)
+            if isinstance(mine, BilinearSystem):
+                assert all(np.array_equal(getattr(mine, k), getattr(theirs, k)) for k in "ANBCD")
+            else:
+                assert np.array_equal(mine, theirs) if isinstance(mine, np.ndarray) else mine == theirs
 
 
 def test_reprs():
@@ -439,7 +464,7 @@ def test_reprs():
         system,
         system.balanced_truncation(2),
         generalized_hankel(system),
-        partial_realization(system, length=2),
+        carleman(lambda x, u: [0.5 * x[0] ** 2 + u[0]], 2, states=1, inputs=1),
     ):
         assert "<table>" in thing._repr_html_()
         assert len(repr(thing)) < 120

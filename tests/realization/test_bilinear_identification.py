@@ -10,6 +10,7 @@ from solomonic.realization import (
     BilinearFit,
     BilinearSystem,
     FitWarning,
+    LayerFit,
     fit_bilinear,
     fit_layer,
     gallery,
@@ -36,10 +37,12 @@ def one_step(fit, y, u):
     return float(np.sqrt(np.mean((y - fit.predict(y, u))[50:] ** 2)))
 
 
-@pytest.mark.parametrize(("order", "white"), [(2, True), (2, False), (3, True), (3, False)])
-def test_pem_and_subspace_predict_nearly_as_well_as_the_truth(order, white):
-    """Measured over 32 records: PEM at most 1.033 times the true model's error."""
-    _, u, y, e = record(order, white, 0)
+@pytest.mark.parametrize(
+    ("order", "white", "seed"), [(2, True, 0), (2, False, 1), (2, False, 2), (3, True, 0), (3, False, 1)]
+)
+def test_pem_and_subspace_predict_nearly_as_well_as_the_truth(order, white, seed):
+    """Measured over 32 records: PEM at most 1.012 times the true model's error, subspace 1.15."""
+    _, u, y, e = record(order, white, seed)
     truth = float(np.sqrt(np.mean(e[STEPS + 50 :] ** 2)))
     start = fit_bilinear(y[:STEPS], u[:STEPS], order, method="subspace", rng=0)
     assert one_step(start, y[STEPS:], u[STEPS:]) <= 1.2 * truth
@@ -110,7 +113,7 @@ def test_a_fit_that_does_not_converge_says_so():
         fit_bilinear(y[:400], u[:400], 2, time_limit=1e-6, rng=0)
 
 
-def test_a_layer_uses_as_many_states_as_it_has():
+def test_a_layer_uses_as_many_states_as_it_has(tmp_path):
     layer = gallery.random_bilinear(2, radius=0.5, rng=0)
     u = np.random.default_rng(0).standard_normal((500, 1))
     found = fit_layer(layer.simulate(u), u, tolerance=1e-4, orders=(1, 2, 3), rng=0)
@@ -119,6 +122,9 @@ def test_a_layer_uses_as_many_states_as_it_has():
     none = fit_layer(layer.simulate(u), u, tolerance=1e-4, orders=[1], rng=0)
     assert none.order is None
     assert "<table>" in none._repr_html_()
+    again = LayerFit.load(found.save(tmp_path / "layer.npz"))
+    assert (again.order, again.table) == (2, found.table)
+    assert np.array_equal(again.fit.simulate(u), found.fit.simulate(u))
 
 
 def test_bad_input_is_named():

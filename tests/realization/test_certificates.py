@@ -16,6 +16,7 @@ from solomonic.realization import (
     rounding_uncertainty,
     weyr_characteristic,
 )
+from solomonic.realization._normal_modes import split_normal_modes
 from solomonic.realization.gallery import jordan_matrix, known_structure, random_orthogonal
 
 EPS = np.finfo(float).eps
@@ -36,10 +37,10 @@ def skewed(truth, rng, worst=3.0):
     return t @ truth.matrix @ back, n * EPS * float(np.prod(norms))
 
 
-@pytest.mark.parametrize("core", ["few", "outside", "none"])
+@pytest.mark.parametrize("core", ["few", "outside", "any", "none"])
 def test_index_and_weyr_of_rotated_structures(core):
     rng = np.random.default_rng(10)
-    for _ in range(25):
+    for _ in range(12):
         truth = known_structure(rng, core=core)
         found = nilpotency(rotated(truth.matrix, rng))
         assert found.weyr == truth.weyr
@@ -97,11 +98,94 @@ def test_graded_nilpotent_matrices_are_never_denied():
         assert found.distance[0] <= 20 * n * EPS * np.linalg.norm(nil, 2)
 
 
+def test_small_modes_beside_a_long_chain_are_not_taken_for_links():
+    """Twelve modes of 1e-3: their 12th power drowns in the rounding after 4 steps of a chain, but they are normal."""
+    rng = np.random.default_rng(30)
+    angle = np.exp(1j * np.arange(1, 6))
+    turning = [1e-3 * np.array([[z.real, -z.imag], [z.imag, z.real]]) for z in angle]
+    parts = [jordan_matrix([20, 3, 1]), *turning, 1e-3 * np.eye(1), np.diag([-1e-3, 900.0, 1.0])]
+    a = rotated(scipy.linalg.block_diag(*parts), rng)
+    for matrix in (a, np.exp(0.7j) * a):
+        found = nilpotency(matrix)
+        assert found.jordan == (20, 3, 1)
+        assert found.verdict is False
+        split = fitting(matrix)
+        assert split.nil_order == 24
+        assert np.isrealobj(split.transform) == np.isrealobj(matrix)
+        assert split.residual < 1e-13
+        assert weyr_characteristic(matrix).jordan == (20, 3, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_normal_modes_are_split_off_by_modulus(seed):
+    """Also where all of the matrix is normal, where moduli are equal and where it is complex."""
+    rng = np.random.default_rng(seed)
+    pairs = [r * np.array([[np.cos(w), -np.sin(w)], [np.sin(w), np.cos(w)]]) for r, w in ((0.5, 1), (0.5, 2), (2, 1))]
+    core = scipy.linalg.block_diag(np.diag([0.5, -0.5, 0.5, 3.0]), *pairs)
+    nil = [jordan_matrix([4, 2])] if seed % 2 else []
+    a = rotated(scipy.linalg.block_diag(*nil, core), rng) * (1 if seed < 2 else np.exp(1j))
+    found = split_normal_modes(a, 3.0, 1e-13)
+    assert found is not None
+    assert np.allclose(found.moduli, [0.5] * 7 + [2.0] * 2 + [3.0])
+    v, k = found.basis, len(found.moduli)
+    assert np.isrealobj(v) == np.isrealobj(a)
+    assert np.allclose(v.conj().T @ v, np.eye(len(a)), atol=1e-13)
+    form = v.conj().T @ a @ v
+    assert np.abs(form[:-k, -k:]).max(initial=0) < 1e-12
+    assert np.abs(form[-k:, :-k]).max(initial=0) < 1e-12
+    for cut in (7, 9):  # blocks of one modulus each: a tolerance cuts between them
+        assert np.abs(form[-k:, -k:][:cut, cut:]).max() < 1e-12
+        assert np.abs(form[-k:, -k:][cut:, :cut]).max() < 1e-12
+
+
+def test_modes_that_are_not_normal_stay_with_the_staircase():
+    rng = np.random.default_rng(31)
+    core = np.diag([0.7, -0.8, 0.9]) + np.triu(rng.standard_normal((3, 3)), 1)
+    a = rotated(scipy.linalg.block_diag(jordan_matrix([8, 2]), core), rng)
+    assert split_normal_modes(a, np.linalg.norm(a, 2), 1e-13) is None
+    assert nilpotency(a).jordan == (8, 2)
+
+
+def test_without_a_clear_gap_no_more_than_the_rounding_is_discarded():
+    """Where modes are not normal, other structures lie near: one beyond the rounding needs a gap of 1e4."""
+    rng = np.random.default_rng(32)
+    for _ in range(40):
+        truth = known_structure(rng, core="any", largest=60)
+        d = sum(truth.weyr)
+        matrix = truth.matrix.copy()
+        core = matrix[d:, d:]
+        core += np.triu(rng.standard_normal(core.shape), 2) * np.abs(core).max(initial=0)
+        a = rotated(matrix, rng)
+        found = nilpotency(a)
+        chosen = [row for row in found.table if row.weyr == found.weyr]
+        small = [row for row in found.table if row.discarded <= found.uncertainty < row.kept]
+        assert any(row.discarded <= found.uncertainty or row.kept > 1e4 * row.discarded for row in chosen) or not small
+
+
+@pytest.mark.parametrize("field", ["real", "complex"])
+def test_nilpotent_matrices_without_gaps(field):
+    """Random strictly triangular matrices, rotated: one chain each, which a flag finds where no gap shows it."""
+    found = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        n = 10 + seed
+        nil, q = np.triu(rng.standard_normal((n, n)), 1), random_orthogonal(n, rng)
+        if field == "complex":
+            q = np.linalg.qr(rng.standard_normal((n, n)) + 1j * rng.standard_normal((n, n)))[0]
+        found.append(nilpotency(q @ nil @ q.conj().T))
+        assert found[-1].verdict is not False
+        if found[-1].verdict:
+            assert found[-1].index == n
+            assert found[-1].core_order == 0
+    assert sum(each.verdict is True for each in found) >= 5
+
+
 def test_a_stated_uncertainty_bounds_what_the_index_may_take_for_zero():
     a = rotated(np.diag([1.0, 0.5, 3e-9, 1e-13]), np.random.default_rng(22))
     assert nilpotency(a, uncertainty=1e-12).weyr == (1,)
     assert nilpotency(a, uncertainty=1e-8).weyr == (2,)
     assert fitting(a, uncertainty=1e-12).nil_order == 1
+    assert nilpotency(np.diag([1.0, 0.5, 1.5e-12]), uncertainty=1e-12).weyr == ()
     assert weyr_characteristic(a, uncertainty=1e-8).weyr == (2,)
 
 
@@ -167,7 +251,7 @@ def test_a_bracket_that_straddles_the_uncertainty_is_undecided():
     noise = rng.standard_normal((16, 16))
     a = rotated(jordan_matrix([16]), rng) + 1e-6 * noise / np.linalg.norm(noise, 2)
     lower, upper = nilpotency(a).distance
-    found = nilpotency(a, uncertainty=float(np.sqrt(lower * upper)))
+    found = nilpotency(a, uncertainty=1.1 * lower)
     assert found.verdict is None
     assert "Undecidable" in found.reason
     assert nilpotency(a, uncertainty=1.01 * upper).verdict is True
@@ -382,6 +466,11 @@ def test_bad_arguments_are_named():
         rounding_uncertainty(np.eye(2), "int4")
     with pytest.raises(ValueError, match="box: expected low < high"):
         pseudospectrum(np.eye(2), box=(1, 0, 0, 1))
+    for sizes in ([2, -1], [2, 1.5]):
+        with pytest.raises(ValueError, match="sizes: expected block sizes"):
+            jordan_matrix(sizes)
+    with pytest.raises(ValueError, match="eigenvalues: expected one, or one for each of the 3 blocks, got 2"):
+        jordan_matrix([1, 1, 1], [1.0, 2.0])
     with pytest.raises(ValueError, match="core: expected one of"):
         known_structure(np.random.default_rng(0), core="many")
     torch = pytest.importorskip("torch")

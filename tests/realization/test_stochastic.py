@@ -42,12 +42,13 @@ def process(seed, n=3, p=2, radius=0.9, noise=None):
 
 
 def riccati_iteration(cov, steps=3000):
-    """P- by the plain recursion from zero."""
+    """P- by the plain recursion from zero, kept symmetric: it is unstable for skew-symmetric rounding errors."""
     a, c, cbar, l0 = cov
     p = np.zeros_like(a)
     for _ in range(steps):
         cross = cbar.T - a @ p @ c.T
         new = a @ p @ a.T + cross @ np.linalg.solve(l0 - c @ p @ c.T, cross.T)
+        new = (new + new.T) / 2
         if np.abs(new - p).max() <= 1e-15 * np.abs(new).max():
             return new
         p = new

@@ -20,10 +20,10 @@ def bench():
 
 #: Part of the benchmark: pairs (trials, largest size), a thousand trials in all, most of them at cheaper sizes.
 TRIALS = {
-    "structure": ((100, 128), (900, 40)),
-    "skewed": ((400, 32), (600, 12)),
-    "nilpotent": ((300, 64), (700, 24)),
-    "defective": ((300, 5), (700, 3)),
+    "structure": ((60, 128), (940, 24)),
+    "skewed": ((300, 32), (700, 10)),
+    "nilpotent": ((200, 64), (800, 18)),
+    "defective": ((200, 5), (800, 3)),
 }
 
 

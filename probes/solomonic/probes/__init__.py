@@ -6,9 +6,11 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 from . import plots
 from .bend import bend
 from .compress import compress, compression
+from .decay_law import decay_law
 from .effective_state import effective_state
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
+from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
 from .labelled import load_dataset, save_dataset
 from .observability import observability
@@ -28,10 +30,12 @@ __all__ = [
     "bootstrap_interval",
     "compress",
     "compression",
+    "decay_law",
     "default_lags",
     "effective_state",
     "fading",
     "fading_by_memory",
+    "hidden_attention",
     "kaplan_meier",
     "layer_influence",
     "load_dataset",
@@ -40,6 +44,7 @@ __all__ = [
     "reach",
     "recall_markdown",
     "recall_table",
+    "receptive_field",
     "report",
     "retention",
     "save_dataset",

@@ -9,16 +9,18 @@ import scipy.linalg
 import scipy.sparse
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
+from ._html import table
 from ._linalg import EPS, conjugate_partition, norm2
 from ._resolvent import sigma_min
+from ._results import Result
 from ._staircase import Staircase, sweep
 from ._validate import Array
 
-__all__ = ["EigenvalueCluster", "analyse_cluster", "find_clusters", "reorder"]
+__all__ = ["EigenvalueCluster", "analyse_cluster", "clusters_table", "find_clusters", "reorder"]
 
 
 @dataclass(frozen=True, eq=False)
-class EigenvalueCluster:
+class EigenvalueCluster(Result):
     """Eigenvalues that the uncertainty joins, and the structure they have together.
 
     Parameters
@@ -71,6 +73,15 @@ class EigenvalueCluster:
             f"EigenvalueCluster({self.centre:.6g}, size={self.size}, jordan={self.jordan}, "
             f"discarded={self.discarded:.2g})"
         )
+
+
+def clusters_table(clusters: tuple[EigenvalueCluster, ...], caption: str) -> str:
+    """The clusters as an HTML table."""
+    head = ("eigenvalue", "size", "Jordan blocks", "discarded", "condition")
+    rows = [
+        (f"{c.centre:.6g}", str(c.size), str(c.jordan), f"{c.discarded:.2g}", f"{c.condition:.2g}") for c in clusters
+    ]
+    return table(head, rows, caption=caption)
 
 
 def reorder(t: Array, z: Array, members: Array) -> tuple[Array, Array]:

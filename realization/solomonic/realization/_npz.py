@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ def load_npz(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array],
         with np.load(target, allow_pickle=False) as data:
             arrays = {name: data[name] for name in data.files}
         words = json.loads(str(arrays.pop("__about__")))
-    except (KeyError, ValueError, OSError, EOFError) as error:
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"path: expected a file written by {kind}.save, got {str(path)!r} ({error})") from error
     if words.get("kind") != kind:
         raise ValueError(f"path: expected a saved {kind}, got a saved {words.get('kind')!r} in {str(path)!r}")

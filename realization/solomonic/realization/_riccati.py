@@ -72,10 +72,11 @@ def doubling(a: Array, g: Array, h: Array, *, most: int = 60, tolerance: float =
         step_g = a.T @ g @ ma
         step_h = a @ mh @ a.T
         g2, h2 = g + (step_g + step_g.T) / 2, h + (step_h + step_h.T) / 2
-        if not (np.isfinite(g2).all() and np.isfinite(h2).all()):
+        moved = _relative(step_g, g2), _relative(step_h, h2)
+        if not np.isfinite(moved).all():
             break
         a = a @ ma
-        change = max(_relative(step_g, g2), _relative(step_h, h2))
+        change = max(moved)
         g, h = g2, h2
         # On the unit circle the change halves at first, and then rounding is all that is left of it.
         if change <= tolerance or (k > 30 and change >= last):
@@ -85,5 +86,5 @@ def doubling(a: Array, g: Array, h: Array, *, most: int = 60, tolerance: float =
 
 
 def _relative(step: Array, whole: Array) -> float:
-    size = float(np.linalg.norm(whole))
-    return float(np.linalg.norm(step)) / size if size else 0.0
+    size = np.vdot(whole, whole)
+    return float(np.sqrt(np.vdot(step, step) / size)) if size else 0.0

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._linalg import EPS, norm2, smallest_singular_value
+from ._normal_modes import NormalModes, split_normal_modes
 from ._validate import Array
 
-__all__ = ["Staircase", "select", "staircase", "sweep"]
+__all__ = ["Staircase", "select", "staircase", "sweep", "sweep_parts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,26 +106,34 @@ def _chain(block: Array, tau: float, nu: int, svd: tuple[Array, Array, Array]) -
     return rows[:k], sizes
 
 
-def staircase(a: Array, tau: float, first: tuple[Array, Array, Array] | None = None) -> Staircase:
+def staircase(
+    a: Array, tau: float, first: tuple[Array, Array, Array] | None = None, modes: NormalModes | None = None
+) -> Staircase:
     """Run the staircase at tolerance ``tau``; ``first`` may hold the SVD (u, s, vh) of ``a``.
 
-    Cost: O(n^3) for each change of the block size, so O(n^3) on a single long chain.
+    With ``modes``, an orthogonal direct sum, those of modulus above ``tau`` go to the core and take no part in the
+    steps. Cost: O(n^3) for each change of the block size, so O(n^3) on a single long chain.
     """
-    n = len(a)
-    basis = np.eye(n, dtype=a.dtype)
-    rest, done, sizes = a, 0, []
-    while done < n:
-        svd = first if first is not None and done == 0 else np.linalg.svd(rest)
-        nu = int(np.sum(svd[1] <= tau))
+    n = part = len(a)
+    basis, rest = np.eye(n, dtype=a.dtype), a
+    if modes is not None:
+        part -= int(np.sum(modes.moduli > tau))
+        basis = modes.basis.copy()
+        rest = basis[:, :part].conj().T @ a @ basis[:, :part]
+    done, sizes = 0, []
+    while done < part:
+        known = first is not None and done == 0 and len(first[1]) == part
+        u, s, vh = first if known and first is not None else np.linalg.svd(rest)
+        nu = int(np.sum(s <= tau))
         if sizes:
             nu = min(nu, sizes[-1])
         if nu == 0:
             break
-        rows, steps = _chain(rest, tau, nu, (svd[0], svd[1], svd[2]))
+        rows, steps = _chain(rest, tau, nu, (u, s, vh))
         k = len(rows)
         turn = np.linalg.qr(rows.conj().T, mode="complete")[0]
         turn[:, :k] = rows.conj().T
-        basis[:, done:] = basis[:, done:] @ turn
+        basis[:, done:part] = basis[:, done:part] @ turn
         rest = turn[:, k:].conj().T @ rest @ turn[:, k:]
         sizes += steps
         done += k
@@ -144,7 +153,9 @@ def staircase(a: Array, tau: float, first: tuple[Array, Array, Array] | None = N
     return Staircase(float(tau), tuple(sizes), basis, form, defect, norm2(defect), float(min(kept)))
 
 
-def sweep(a: Array, norm: float, uncertainty: float, *, max_runs: int = 8) -> list[Staircase]:
+def sweep(
+    a: Array, norm: float, uncertainty: float, *, max_runs: int = 8, modes: NormalModes | None = None
+) -> list[Staircase]:
     """Run the staircase at the tolerances where its answer can change, smallest first.
 
     The first run is at max(uncertainty, n eps |A|). From there upwards each next tolerance is the smallest
@@ -152,14 +163,16 @@ def sweep(a: Array, norm: float, uncertainty: float, *, max_runs: int = 8) -> li
     clear gap.
     """
     n = len(a)
-    u, s, vh = np.linalg.svd(a)
-    first = (u, s, vh)
+    first = None
+    if modes is None:
+        u, s, vh = np.linalg.svd(a)
+        first = (u, s, vh)
     floor = n * EPS * norm
-    runs = [staircase(a, max(uncertainty, floor), first)]
+    runs = [staircase(a, max(uncertainty, floor), first, modes)]
     tau = runs[0].tau
     while runs[0].gap < 1e6 and tau > 4 * EPS * norm and len(runs) < max_runs // 2:
         tau = max(tau / 16, 2 * EPS * norm)
-        runs.insert(0, staircase(a, tau, first))
+        runs.insert(0, staircase(a, tau, first, modes))
         if runs[0].gap > 1e8:
             break
     while len(runs) < max_runs:
@@ -167,21 +180,40 @@ def sweep(a: Array, norm: float, uncertainty: float, *, max_runs: int = 8) -> li
         tau = max(last.kept * (1 + 1e-6), last.tau * 2)
         if not np.isfinite(last.kept) or tau > 0.25 * norm:
             break
-        runs.append(staircase(a, tau, first))
+        runs.append(staircase(a, tau, first, modes))
     return runs
+
+
+def sweep_parts(a: Array, norm: float, uncertainty: float) -> list[Staircase]:
+    """``sweep``, after the normal modes have been split off where a first sweep leaves a core.
+
+    Within the rounding of A such modes are an orthogonal direct sum with the rest: the rest alone is asked for chains,
+    and a chain cannot take up a mode whose k-th power drowns in the rounding.
+    """
+    runs = sweep(a, norm, uncertainty)
+    if (runs[0].index <= 1 or runs[0].nil_order == len(a)) and runs[0].gap > 1e6:
+        return runs
+    modes = split_normal_modes(a, norm, max(uncertainty, len(a) * EPS * norm))
+    return runs if modes is None else sweep(a, norm, uncertainty, modes=modes)
 
 
 def select(runs: list[Staircase], uncertainty: float, *, stated: bool = False) -> Staircase:
     """Choose the run with the widest gap among those whose kept singular values exceed the uncertainty.
 
-    An uncertainty that the caller has stated also bounds what may be discarded; the default one does not, because A
-    may have been through arithmetic that the default knows nothing of.
+    What discards more than the uncertainty must show a clear gap, of 1e4. It may then discard as much as the gap
+    allows where the uncertainty is the default one, because A may have been through arithmetic that the default knows
+    nothing of; where the caller has stated one, 10 n times as much, because errors grow over the steps, and no more
+    null vectors than A has singular values within the uncertainty.
     """
+    clear = 1e4
     sure = [run for run in runs if run.kept > uncertainty] or runs
     if stated:
-        sure = [run for run in sure if run.discarded <= uncertainty] or sure
+        most = 10 * len(runs[0].form) * uncertainty
+        null = max((run.weyr[:1] for run in runs if run.tau <= uncertainty), default=runs[0].weyr[:1])
+        near = [run for run in sure if run.discarded <= most and run.gap > clear and run.weyr[:1] <= null]
+        sure = [run for run in sure if run.discarded <= uncertainty or run in near] or sure
     best = sure[0]
     for run in sure[1:]:
-        if run.gap > 10 * best.gap:
+        if run.gap > 10 * best.gap and (run.discarded <= uncertainty or run.gap > clear):
             best = run
     return best

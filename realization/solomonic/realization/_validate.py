@@ -15,7 +15,7 @@ def describe(value: Any) -> str:
     """Say what came, in few words: the shape and dtype of an array, the type and value of anything else."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 

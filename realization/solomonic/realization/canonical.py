@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._linalg import norm2
+from ._results import Result
 from ._systems import Matrices, as_matrices, to_statespace
 from ._validate import Array, describe
 from .forms import FORMS, Change
@@ -43,7 +44,7 @@ class IllConditionedWarning(UserWarning):
 
 
 @dataclass(frozen=True, eq=False)
-class CanonicalForm:
+class CanonicalForm(Result):
     r"""A system in canonical form: x = T z.
 
     Parameters

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ._clusters import EigenvalueCluster, analyse_cluster, find_clusters
+from ._clusters import EigenvalueCluster, analyse_cluster, clusters_table, find_clusters
 from ._defective_distance import defective_lower_bound, defective_upper_bound
 from ._linalg import EPS, schur, smallest_singular_value
+from ._results import Result
 from .rounding import as_certifiable
 
 __all__ = ["DiagonalizabilityCertificate", "diagonalizability"]
 
 
 @dataclass(frozen=True, eq=False)
-class DiagonalizabilityCertificate:
+class DiagonalizabilityCertificate(Result):
     """What can be said of the diagonalizability of a matrix.
 
     Parameters
@@ -62,15 +63,7 @@ class DiagonalizabilityCertificate:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{c.centre:.6g}</td><td>{c.size}</td><td>{c.jordan}</td><td>{c.discarded:.2g}</td>"
-            f"<td>{c.condition:.2g}</td></tr>"
-            for c in self.clusters
-        )
-        return (
-            f"<p><b>diagonalizable: {self.verdict}</b>. {self.reason}</p><table><tr><th>eigenvalue</th><th>size</th>"
-            f"<th>Jordan blocks</th><th>discarded</th><th>condition</th></tr>{rows}</table>"
-        )
+        return clusters_table(self.clusters, f"diagonalizable: {self.verdict}. {self.reason}")
 
 
 def diagonalizability(A: Any, *, uncertainty: float | None = None) -> DiagonalizabilityCertificate:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ._linalg import norm2, triangle
+from ._results import Result
 from ._systems import Matrices, as_matrices
 from ._validate import Array, as_number
 
@@ -17,7 +18,7 @@ __all__ = ["Equivalence", "equivalent"]
 
 
 @dataclass(frozen=True, eq=False)
-class Equivalence:
+class Equivalence(Result):
     """Whether two systems are equivalent, and the change of states between them.
 
     Parameters

@@ -9,7 +9,8 @@ import numpy as np
 import scipy.linalg
 
 from ._linalg import norm2
-from ._staircase import select, sweep
+from ._results import Result
+from ._staircase import select, sweep_parts
 from ._sylvester import separation, solve_triangular_sylvester
 from ._validate import Array, as_array, as_index
 from .rounding import as_certifiable
@@ -33,7 +34,7 @@ class ImpulseSplit(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class FittingSplit:
+class FittingSplit(Result):
     r"""A matrix as a nilpotent part beside an invertible core.
 
     .. math:: A = T \begin{pmatrix} N & 0 \\ 0 & R \end{pmatrix} T^{-1}, \qquad N^{\text{index}} = 0.
@@ -225,7 +226,7 @@ def fitting(A: Any, *, uncertainty: float | None = None) -> FittingSplit:
             True, eye, np.zeros((n, n)), empty, 1, (n,), np.inf, 1.0, 0.0, 1.0, 0.0, np.zeros(0), allowed, eye,
             np.zeros((n, 0)), "A is zero.",
         )  # fmt: skip
-    run = select(sweep(a, norm, allowed), allowed, stated=uncertainty is not None)
+    run = select(sweep_parts(a, norm, allowed), allowed, stated=uncertainty is not None)
     d = run.nil_order
     exact = run.form - run.defect
     exact[d:, :d] = 0

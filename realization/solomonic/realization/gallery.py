@@ -62,7 +62,13 @@ def jordan_matrix(sizes: Any, eigenvalues: Any = 0.0) -> Any:
            [0., 3., 0.],
            [0., 0., 3.]])
     """
-    values = np.broadcast_to(as_array(eigenvalues, "eigenvalues"), (len(sizes),))
+    sizes = as_array(sizes, "sizes", ndim=1, real=True)
+    if np.any(sizes < 1) or np.any(sizes % 1):
+        raise ValueError(f"sizes: expected block sizes, integers of at least 1, got {sizes.tolist()}")
+    values = as_array(eigenvalues, "eigenvalues", ndim=(0, 1))
+    if values.shape not in ((), (1,), sizes.shape):
+        raise ValueError(f"eigenvalues: expected one, or one for each of the {len(sizes)} blocks, got {values.size}")
+    sizes, values = sizes.astype(int), np.broadcast_to(values, sizes.shape)
     return scipy.linalg.block_diag(*(np.eye(k, k=1) + v * np.eye(k) for k, v in zip(sizes, values, strict=True)))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._linalg import EPS, triangle
+from ._results import Result
 from ._systems import Matrices, as_matrices, require_stable
 from ._validate import Array
 
@@ -15,7 +16,7 @@ __all__ = ["Gramians", "gramian_factors", "gramians", "hankel_singular_values"]
 
 
 @dataclass(frozen=True, eq=False)
-class Gramians:
+class Gramians(Result):
     r"""Controllability and observability Gramians of a stable system.
 
     Parameters

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ._clusters import EigenvalueCluster, analyse_cluster, find_clusters
+from ._clusters import EigenvalueCluster, analyse_cluster, clusters_table, find_clusters
 from ._linalg import schur
+from ._results import Result
 from .rounding import as_certifiable
 
 __all__ = ["JordanStructure", "jordan_structure"]
 
 
 @dataclass(frozen=True, eq=False)
-class JordanStructure:
+class JordanStructure(Result):
     """Eigenvalues and Jordan block sizes of a matrix within the uncertainty of A.
 
     Parameters
@@ -50,6 +51,9 @@ class JordanStructure:
     def __repr__(self) -> str:
         parts = ", ".join(f"{centre:.4g}: {sizes}" for centre, sizes in self.blocks[:6])
         return f"JordanStructure({self.verdict}, {parts}{', ...' if len(self.clusters) > 6 else ''})"
+
+    def _repr_html_(self) -> str:
+        return clusters_table(self.clusters, f"Jordan structure within {self.uncertainty:.2g}: {self.verdict}")
 
 
 def jordan_structure(A: Any, *, uncertainty: float | None = None) -> JordanStructure:

@@ -9,13 +9,14 @@ import numpy as np
 from scipy.optimize import minimize
 
 from ._linalg import EPS, norm2, schur, smallest_singular_value
+from ._results import Result
 from ._validate import Array, as_index, as_number, as_scaled_square
 
 __all__ = ["KreissConstant", "kreiss_constant"]
 
 
 @dataclass(frozen=True)
-class KreissConstant:
+class KreissConstant(Result):
     r"""A bracket of the Kreiss constant, and what it says of transients.
 
     Parameters

@@ -9,9 +9,12 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from ._html import table
 from ._linalg import EPS, conjugate_partition, norm2, schur
 from ._nilpotent_distance import nilpotent_lower_bound
-from ._staircase import Staircase, select, sweep
+from ._nilpotent_flag import LARGEST, nearest_flag
+from ._results import Result
+from ._staircase import Staircase, select, sweep_parts
 from ._validate import Array
 from .rounding import as_certifiable
 
@@ -19,7 +22,7 @@ __all__ = ["NilpotencyCertificate", "ToleranceRow", "nilpotency"]
 
 
 @dataclass(frozen=True)
-class ToleranceRow:
+class ToleranceRow(Result):
     """One row of the table of structure against tolerance.
 
     Parameters
@@ -52,7 +55,7 @@ def as_table(runs: list[Staircase]) -> tuple[ToleranceRow, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class NilpotencyCertificate:
+class NilpotencyCertificate(Result):
     """What can be said of the nilpotency of a matrix.
 
     Parameters
@@ -104,15 +107,12 @@ class NilpotencyCertificate:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{r.tolerance:.2g}</td><td>{r.index}</td><td>{r.nil_order}</td>"
-            f"<td>{r.discarded:.2g}</td><td>{r.kept:.2g}</td></tr>"
+        head = ("tolerance", "index", "nilpotent order", "discarded", "kept")
+        rows = [
+            (f"{r.tolerance:.2g}", str(r.index), str(r.nil_order), f"{r.discarded:.2g}", f"{r.kept:.2g}")
             for r in self.table
-        )
-        return (
-            f"<p><b>nilpotent: {self.verdict}</b>. {self.reason}</p><table><tr><th>tolerance</th><th>index</th>"
-            f"<th>nilpotent order</th><th>discarded</th><th>kept</th></tr>{rows}</table>"
-        )
+        ]
+        return table(head, rows, caption=f"nilpotent: {self.verdict}. {self.reason}")
 
 
 def _acyclic(a: Array) -> bool:
@@ -199,7 +199,7 @@ def nilpotency(A: Any, *, uncertainty: float | None = None) -> NilpotencyCertifi
         return NilpotencyCertificate(
             True, 1, (n,), (0.0, 0.0), allowed, 0.0, 0, (row,), "A is zero: nilpotent of index 1."
         )
-    runs = sweep(a, norm, allowed)
+    runs = sweep_parts(a, norm, allowed)
     best = select(runs, allowed, stated=uncertainty is not None)
     if _acyclic(a):
         lower = upper = 0.0
@@ -211,6 +211,12 @@ def nilpotency(A: Any, *, uncertainty: float | None = None) -> NilpotencyCertifi
             eigenvalues = np.linalg.eigvals(a)
             upper = min(upper, float(np.max(np.abs(eigenvalues))) + rounding)
             lower = min(nilpotent_lower_bound(a, norm, eigenvalues, upper), upper)
+        if lower <= allowed < upper and n <= LARGEST:  # undecided: no gap shows the way, so a flag is sought
+            flag = nearest_flag(a, allowed / 4)
+            upper = max(min(upper, flag.discarded + rounding), lower)
+            runs = sorted([*runs, flag], key=lambda run: run.tau)
+    if upper <= allowed and best.nil_order < n:
+        best = max(runs, key=lambda run: (run.nil_order == n, run.kept > allowed, run.gap))
     verdict, reason = _judge(lower, upper, allowed)
     condition = norm / best.kept if np.isfinite(best.kept) else 1.0
     return NilpotencyCertificate(

@@ -10,13 +10,14 @@ import numpy as np
 import scipy.linalg
 
 from ._linalg import EPS, schur
+from ._results import Result
 from ._validate import Array, as_number, as_scaled_square
 
 __all__ = ["NumericalRadius", "departure_from_normality", "numerical_radius"]
 
 
 @dataclass(frozen=True)
-class NumericalRadius:
+class NumericalRadius(Result):
     """A bracket of the numerical radius.
 
     Parameters
@@ -106,7 +107,7 @@ def numerical_radius(A: Any, *, tol: float = 1e-6) -> NumericalRadius:
             h = _support(a, middle)
             best = max(best, (h, middle))
             arcs += [(x, middle, hx, h), (middle, y, h, hy)]
-    return NumericalRadius(max(best[0] - slack, 0.0), best[0] * (1 + tol) + slack, best[1])
+    return NumericalRadius(max(best[0] - slack, 0.0), best[0] * (1 + tol) + slack, float(best[1]))
 
 
 def departure_from_normality(A: Any) -> float:

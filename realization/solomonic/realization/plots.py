@@ -117,7 +117,8 @@ def plot_weyr_staircase(A: Any, *, uncertainty: float | None = None, ax: Any = N
     Returns
     -------
     matplotlib.axes.Axes
-        The axes. A long tread is a structure that a gap supports; the bracket of the distance is shaded.
+        The axes. A long tread is a structure that a gap supports, and what no gap supports is left out; the bracket of
+        the distance is shaded.
 
     Notes
     -----
@@ -137,7 +138,9 @@ def plot_weyr_staircase(A: Any, *, uncertainty: float | None = None, ax: Any = N
     for row in found.table:
         low = max(row.discarded, smallest / 10)
         high = row.kept if np.isfinite(row.kept) else max(1.0, row.tolerance * 10)
-        ax.plot([low, max(low, high)], [row.index, row.index], "k-", lw=2)
+        if high <= low:  # no gap: no tread
+            continue
+        ax.plot([low, high], [row.index, row.index], "k-", lw=2)
         ax.annotate(f"{row.nil_order}", (low, row.index), fontsize=7, xytext=(2, 3), textcoords="offset points")
     lower, upper = found.distance
     if upper > 0:
@@ -146,7 +149,7 @@ def plot_weyr_staircase(A: Any, *, uncertainty: float | None = None, ax: Any = N
     ax.set(xscale="log", xlabel="tolerance (unit of A)", ylabel="index (number: nilpotent order)")
     ax.yaxis.get_major_locator().set_params(integer=True)
     ax.margins(y=0.2)
-    ax.legend(fontsize=8, loc="upper left")
+    ax.legend(fontsize=8, loc="lower right", framealpha=0.9)
     return ax
 
 

@@ -11,13 +11,14 @@ from scipy.optimize import minimize_scalar
 
 from ._linalg import schur
 from ._resolvent import sigma_min
+from ._results import Result
 from ._validate import Array, as_array, as_index, as_number, as_scaled_square
 
 __all__ = ["Pseudospectrum", "pseudospectrum"]
 
 
 @dataclass(frozen=True, eq=False)
-class Pseudospectrum:
+class Pseudospectrum(Result):
     r"""Values of sigma_min(A - zI) on a grid; the eps-pseudospectrum is where they are at most eps.
 
     Parameters

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from ._linalg import triangle
+from ._results import Result
 from ._validate import Array, as_array, as_index, as_number, frozen, to_numpy
 
 __all__ = ["CutGramians", "TimeVaryingSystem"]
 
 
 @dataclass(frozen=True, eq=False)
-class CutGramians:
+class CutGramians(Result):
     r"""The Gramians at a cut of a time-varying system.
 
     Parameters

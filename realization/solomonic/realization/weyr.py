@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ._linalg import conjugate_partition, norm2
-from ._staircase import select, sweep
+from ._results import Result
+from ._staircase import select, sweep_parts
 from ._validate import as_array
 from .nilpotency import ToleranceRow, as_table
 from .rounding import as_certifiable
@@ -17,7 +18,7 @@ __all__ = ["WeyrCharacteristic", "weyr_characteristic"]
 
 
 @dataclass(frozen=True, eq=False)
-class WeyrCharacteristic:
+class WeyrCharacteristic(Result):
     """Null-space growth of the powers of A - cI.
 
     Parameters
@@ -111,7 +112,7 @@ def weyr_characteristic(A: Any, eigenvalue: complex = 0.0, *, uncertainty: float
         n = len(a)
         row = ToleranceRow(0.0, 1, n, (n,), 0.0, np.inf)
         return WeyrCharacteristic(True, c, (n,), 0.0, np.inf, allowed, (row,))
-    runs = sweep(shifted, norm2(shifted), allowed)
+    runs = sweep_parts(shifted, norm2(shifted), allowed)
     best = select(runs, allowed, stated=uncertainty is not None)
     verdict = True if best.discarded <= allowed < best.kept else None
     return WeyrCharacteristic(verdict, c, best.weyr, best.discarded, best.kept, allowed, as_table(runs))

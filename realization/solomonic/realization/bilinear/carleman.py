@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._html import table
 from .._validate import Array, as_array, as_index, describe
 from .system import BilinearSystem
 
@@ -118,6 +119,11 @@ class Bilinearization:
         return (
             f"Bilinearization({n} states as {len(self.monomials)} monomials, {m} inputs as {len(self.input_monomials)})"
         )
+
+    def _repr_html_(self) -> str:
+        names = [("state", self.monomials), ("input", self.input_monomials)]
+        rows = [(kind, str(k + 1), str(powers)) for kind, group in names for k, powers in enumerate(group[:20])]
+        return table(("", "", "powers"), rows, caption=repr(self))
 
     def lift_input(self, u: Any) -> Array:
         """Return the monomials of inputs ``u`` [T, m] or [runs, T, m], one a column."""

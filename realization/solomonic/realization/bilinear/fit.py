@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from .._html import table
+from .._npz import load_npz, save_npz
 from .._validate import Array, as_array, as_index, as_number, describe
 from . import _pem
-from ._files import load_arrays, save_arrays
 from ._subspace import Estimate, subspace
 from .from_data import as_runs
 from .system import BilinearSystem
@@ -52,7 +53,7 @@ class BilinearFit:
     method : str
         "subspace" or "pem".
     converged : bool
-        Whether the search ended by itself ("subspace" makes none).
+        Whether the search ended by itself ("subspace" makes a fixed number of steps).
     reason : str
         Why it ended.
     singular_values : ndarray
@@ -101,16 +102,13 @@ class BilinearFit:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{name}</td><td>{value}</td></tr>"
-            for name, value in (
-                ("one-step error", f"{self.rmse:.4g}"),
-                ("ended", self.reason),
-                ("starts", ", ".join(f"{x:.3g}" for x in self.costs)),
-                ("singular values", ", ".join(f"{x:.3g}" for x in self.singular_values[:10])),
-            )
+        rows = (
+            ("one-step error", f"{self.rmse:.4g}"),
+            ("ended", self.reason),
+            ("starts", ", ".join(f"{x:.3g}" for x in self.costs)),
+            ("singular values", ", ".join(f"{x:.3g}" for x in self.singular_values[:10])),
         )
-        return f"<p><b>{self!r}</b></p><table>{rows}</table>"
+        return table(("", ""), rows, caption=repr(self))
 
     # ---------------------------------------------------------------- use
     def _whole(self) -> BilinearSystem:
@@ -201,19 +199,26 @@ class BilinearFit:
     # ---------------------------------------------------------------- files
     def save(self, path: str | Path) -> Path:
         """Write the model as .npz to ``path``, whole or not at all; return the path."""
+        return save_npz(path, "BilinearFit", *self._parts())
+
+    def _parts(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The arrays and the words that make the model."""
         arrays = {name: getattr(self.system, name) for name in "ANBCD"}
         names = ("K", "state_offset", "output_offset", "x0", "covariance", "singular_values")
         arrays |= {name: getattr(self, name) for name in names}
-        facts = {name: getattr(self, name) for name in ("method", "converged", "reason", "costs", "settings")}
-        return save_arrays(path, "BilinearFit", arrays, **facts)
+        return arrays, {name: getattr(self, name) for name in ("method", "converged", "reason", "costs", "settings")}
 
     @staticmethod
     def load(path: str | Path) -> BilinearFit:
         """Read a model that :meth:`save` wrote to ``path``."""
-        arrays, facts = load_arrays(path, "BilinearFit")
-        system = BilinearSystem(**{name: arrays.pop(name) for name in "ANBCD"})
-        facts["costs"] = tuple(facts["costs"])
-        return BilinearFit(system, **arrays, **facts)
+        return _from_parts(*load_npz(path, "BilinearFit"))
+
+
+def _from_parts(arrays: dict[str, Array], words: dict[str, Any]) -> BilinearFit:
+    """The model of :meth:`BilinearFit._parts`, from a file."""
+    system = BilinearSystem(**{name: arrays.pop(name) for name in "ANBCD"})
+    words = {name: words[name] for name in ("method", "converged", "reason", "costs", "settings")}
+    return BilinearFit(system, **arrays, **{**words, "costs": tuple(words["costs"])})
 
 
 def fit_bilinear(
@@ -248,8 +253,9 @@ def fit_bilinear(
         States n.
     method : str
         "subspace": a bilinear predictor over all words in dual form, with ridge, forgetting and weight of the products
-        chosen on held-out data; its states by a singular value decomposition; the matrices by least squares. "pem":
-        prediction error, started from the subspace answer.
+        chosen on held-out data; its states by a singular value decomposition; the matrices by least squares; at most
+        three Gauss-Newton steps against the bias of the ridge (a one-step estimator). "pem": prediction error, to
+        convergence, started from the subspace answer.
     noise : str
         "innovations": K is estimated, one-step errors are minimized. "output": K = 0, the error in free run is
         minimized (for "pem").
@@ -362,7 +368,7 @@ def fit_bilinear(
         theta = _pem.Parameters(first.A, first.N, first.C, first.K)
         fitted = _pem.residuals(theta, whole, noise=True, jacobian=False)
         assert fitted is not None  # the subspace estimate was chosen by its errors
-        return scale.out(theta, fitted, first, method, True, "least squares", (), facts)
+        return scale.out(theta, fitted, first, method, True, "least squares and three Gauss-Newton steps", (), facts)
 
     with_noise = noise == "innovations"
     best: tuple[float, _pem.Parameters, _pem.Fitted, str] | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._html import table
 from .._linalg import EPS
 from .._validate import Array, as_number
 from .words import Word, as_kernel, as_words
@@ -50,8 +51,8 @@ class GeneralizedHankel:
         return f"GeneralizedHankel({len(self.rows)} x {len(self.columns)} words, rank={self.rank()})"
 
     def _repr_html_(self) -> str:
-        cells = "".join(f"<tr><td>{k + 1}</td><td>{s:.3g}</td></tr>" for k, s in enumerate(self.singular_values[:20]))
-        return f"<p><b>{self!r}</b></p><table><tr><th></th><th>singular value</th></tr>{cells}</table>"
+        rows = [(str(k + 1), f"{s:.3g}") for k, s in enumerate(self.singular_values[:20])]
+        return table(("", "singular value"), rows, caption=repr(self))
 
 
 def generalized_hankel(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._html import table
 from .._linalg import EPS
+from .._npz import load_npz, save_npz
 from .._validate import Array, as_index, as_number, describe
 from .hankel import block
 from .system import BilinearSystem
@@ -58,11 +61,32 @@ class PartialRealization:
         )
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{k + 1}</td><td>{s:.3g}</td><td>{'kept' if k < self.order else 'cut'}</td></tr>"
+        rows = [
+            (str(k + 1), f"{s:.3g}", "kept" if k < self.order else "cut")
             for k, s in enumerate(self.singular_values[:20])
-        )
-        return f"<p><b>{self!r}</b></p><table><tr><th></th><th>singular value</th><th></th></tr>{cells}</table>"
+        ]
+        return table(("", "singular value", ""), rows, caption=repr(self))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the system and the evidence as .npz to ``path``, whole or not at all; return the path."""
+        arrays = {name: getattr(self.system, name) for name in "ANBCD"}
+        arrays["singular_values"] = self.singular_values
+        names = ("order", "residual", "kernels_read", "rows", "columns", "extends")
+        return save_npz(path, "PartialRealization", arrays, {name: getattr(self, name) for name in names})
+
+    @staticmethod
+    def load(path: str | Path) -> PartialRealization:
+        """Read what :meth:`save` wrote to ``path``."""
+        arrays, facts = load_npz(path, "PartialRealization")
+        facts.pop("kind")
+        values = arrays.pop("singular_values")
+        chosen = {name: _tuples(facts.pop(name)) for name in ("rows", "columns")}
+        return PartialRealization(BilinearSystem(**arrays), singular_values=values, **facts, **chosen)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, as JSON has them, as the tuples they were."""
+    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
 
 
 def partial_realization(

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from .._html import table
+from .._npz import load_npz, save_npz
 from .._validate import Array, as_array, describe, frozen
 from ..equivalence import Equivalence
 from . import _lyapunov
-from ._files import load_arrays, save_arrays
 from .system import BilinearSystem
 from .words import Word, as_word
 
@@ -86,12 +87,11 @@ class RationalSeries:
         return f"RationalSeries(order={self.order}, letters={self.alphabet})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{j}</td><td>{np.linalg.norm(m):.3g}</td><td>{np.abs(np.linalg.eigvals(m)).max(initial=0):.3g}</td></tr>"
+        rows = [
+            (str(j), f"{np.linalg.norm(m):.3g}", f"{np.abs(np.linalg.eigvals(m)).max(initial=0):.3g}")
             for j, m in enumerate(self.transitions[:20])
-        )
-        head = "<tr><th>letter</th><th>Frobenius norm</th><th>spectral radius</th></tr>"
-        return f"<p><b>{self!r}</b></p><table>{head}{rows}</table>"
+        ]
+        return table(("letter", "Frobenius norm", "spectral radius"), rows, caption=repr(self))
 
     # ---------------------------------------------------------------- sizes
     @property
@@ -432,10 +432,10 @@ class RationalSeries:
     def save(self, path: str | Path) -> Path:
         """Write the weights as .npz to ``path``, whole or not at all; return the path."""
         arrays = {name: getattr(self, name) for name in ("initial", "transitions", "final")}
-        return save_arrays(path, "RationalSeries", arrays)
+        return save_npz(path, "RationalSeries", arrays, {})
 
     @staticmethod
     def load(path: str | Path) -> RationalSeries:
         """Read a series that :meth:`save` wrote to ``path``."""
-        arrays, _ = load_arrays(path, "RationalSeries")
+        arrays, _ = load_npz(path, "RationalSeries")
         return RationalSeries(**arrays)

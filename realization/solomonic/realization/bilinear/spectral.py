@@ -76,7 +76,7 @@ def spectral_learning(
     rows: int = 1000,
     columns: int = 1000,
     longest: int = 6,
-    smoothing: float = 1.0,
+    smoothing: float = 10.0,
 ) -> RationalSeries:
     r"""Learn the distribution of strings: partial realization from empirical frequencies.
 
@@ -100,7 +100,7 @@ def spectral_learning(
         Their greatest length.
     smoothing : float
         Rows and columns are divided by the square root of their counts plus this number, so that the noise of all
-        entries is alike.
+        entries is alike; rare words, of which the count is uncertain too, then weigh less.
 
     Returns
     -------

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._html import table
+from .._npz import load_npz, save_npz
 from .._validate import Array, as_array, as_index, as_square, describe, frozen
 from ..equivalence import Equivalence
 from ..gramians import Gramians
 from ..time_varying import TimeVaryingSystem
 from . import _lyapunov, _spans
-from ._files import load_arrays, save_arrays
-from ._recursion import states as run_states
-from ._recursion import transitions
+from ._recursion import run, transitions
 from .similarity import compare
 from .truncation import Truncation, truncate
 from .words import as_word
@@ -105,12 +106,9 @@ class BilinearSystem:
         return f"BilinearSystem(order={self.order}, inputs={self.inputs}, outputs={self.outputs})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{name}</td><td>{' x '.join(map(str, value.shape))}</td><td>{np.linalg.norm(value):.3g}</td></tr>"
-            for name, value in (("A", self.A), ("N", self.N), ("B", self.B), ("C", self.C), ("D", self.D))
-        )
-        head = "<tr><th>matrix</th><th>shape</th><th>Frobenius norm</th></tr>"
-        return f"<p><b>{self!r}</b></p><table>{head}{rows}</table>"
+        parts = {name: getattr(self, name) for name in "ANBCD"}
+        rows = [(name, " x ".join(map(str, x.shape)), f"{np.linalg.norm(x):.3g}") for name, x in parts.items()]
+        return table(("matrix", "shape", "Frobenius norm"), rows, caption=repr(self))
 
     # ---------------------------------------------------------------- sizes
     @property
@@ -143,7 +141,7 @@ class BilinearSystem:
             )
         return u
 
-    def states(self, u: Any, x0: Any = None) -> Array:
+    def states(self, u: Any, x0: Any = None, *, workers: int | None = None) -> Array:
         """Return the states from x_0, before the first input, to x_T, after the last one.
 
         Parameters
@@ -152,6 +150,8 @@ class BilinearSystem:
             The inputs of one run or of many.
         x0 : array_like [n] or [runs, n], optional
             The state before the first input; zero by default. One state serves all runs.
+        workers : int, optional
+            Threads that share many runs; by default as many as there are processors.
 
         Returns
         -------
@@ -171,7 +171,34 @@ class BilinearSystem:
         rounding, so the result is that of the plain loop up to rounding. Where the memory outlasts a few stretches, or
         the system grows, all steps are solved as one band matrix instead. Cost: :math:`T n^2 (m + 1)` a run.
         """
+        return self._run(u, x0, None, workers)
+
+    def simulate(self, u: Any, x0: Any = None, *, workers: int | None = None) -> Array:
+        """Return the outputs under an input, of one run or of many at once.
+
+        Parameters
+        ----------
+        u : array_like [T, m] or [runs, T, m]
+            The inputs.
+        x0 : array_like [n] or [runs, n], optional
+            The state before the first input; zero by default.
+        workers : int, optional
+            Threads that share many runs; by default as many as there are processors.
+
+        Returns
+        -------
+        ndarray [T, p] or [runs, T, p]
+            The outputs. Errors and cost are those of :meth:`states`, without the memory for the states.
+        """
+        out = self._run(u, x0, self.C, workers)
+        if self.D.any():
+            out += self._inputs(u) @ self.D.T
+        return out
+
+    def _run(self, u: Any, x0: Any, read: Array | None, workers: int | None) -> Array:
+        """The states, or what ``read`` makes of those before each step."""
         u = self._inputs(u)
+        workers = os.cpu_count() or 1 if workers is None else as_index(workers, "workers", 1, 10**4)
         single = u.ndim == 2
         runs = u[None] if single else u
         shape = (len(runs), self.order)
@@ -182,31 +209,14 @@ class BilinearSystem:
                 + ("" if single else f" or {list(shape)}")
                 + f", got {list(start.shape)}"
             )
-        out = run_states(self.A, self.N, self.B, runs, np.broadcast_to(start, shape))
-        good = np.isfinite(out).all((0, 2))
-        if not good.all():
+        out = run(self.A, self.N, self.B, read, runs, np.broadcast_to(start, shape), workers)
+        if not np.isfinite(out).all():
+            good = np.isfinite(out).all((0, 2))
             raise ValueError(
                 f"u: the state leaves the range of float64 at step {int(np.argmin(good))} of {u.shape[-2]}: the system "
                 f"grows without bound under this input; shorten the run or make the input smaller"
             )
         return out[0] if single else out
-
-    def simulate(self, u: Any, x0: Any = None) -> Array:
-        """Return the outputs under an input, of one run or of many at once.
-
-        Parameters
-        ----------
-        u : array_like [T, m] or [runs, T, m]
-            The inputs.
-        x0 : array_like [n] or [runs, n], optional
-            The state before the first input; zero by default.
-
-        Returns
-        -------
-        ndarray [T, p] or [runs, T, p]
-            The outputs. Errors and cost are those of :meth:`states`.
-        """
-        return self.states(u, x0)[..., :-1, :] @ self.C.T + self._inputs(u) @ self.D.T
 
     def along(self, u: Any) -> TimeVaryingSystem:
         r"""Return the linear time-varying system that this one is along an input.
@@ -433,10 +443,10 @@ class BilinearSystem:
     def save(self, path: str | Path) -> Path:
         """Write the matrices as .npz to ``path``, whole or not at all; return the path."""
         arrays = {name: getattr(self, name) for name in "ANBCD"}
-        return save_arrays(path, "BilinearSystem", arrays)
+        return save_npz(path, "BilinearSystem", arrays, {})
 
     @staticmethod
     def load(path: str | Path) -> BilinearSystem:
         """Read a system that :meth:`save` wrote to ``path``."""
-        arrays, _ = load_arrays(path, "BilinearSystem")
+        arrays, _ = load_npz(path, "BilinearSystem")
         return BilinearSystem(**arrays)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._html import table
 from .._linalg import EPS
+from .._npz import load_npz, save_npz
 from .._validate import Array, as_index
 from . import _lyapunov
 
@@ -51,12 +54,26 @@ class Truncation:
         )
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{k + 1}</td><td>{value:.3g}</td><td>{'kept' if k < self.system.order else 'cut'}</td></tr>"
+        rows = [
+            (str(k + 1), f"{value:.3g}", "kept" if k < self.system.order else "cut")
             for k, value in enumerate(self.hankel_singular_values)
-        )
-        head = "<tr><th>state</th><th>Hankel singular value</th><th></th></tr>"
-        return f"<p><b>{self!r}</b></p><table>{head}{cells}</table>"
+        ]
+        return table(("state", "Hankel singular value", ""), rows, caption=repr(self))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the system and the errors as .npz to ``path``, whole or not at all; return the path."""
+        arrays = {name: getattr(self.system, name) for name in "ANBCD"}
+        arrays["hankel_singular_values"] = self.hankel_singular_values
+        return save_npz(path, "Truncation", arrays, {k: getattr(self, k) for k in ("estimate", "error", "size")})
+
+    @staticmethod
+    def load(path: str | Path) -> Truncation:
+        """Read what :meth:`save` wrote to ``path``."""
+        from .system import BilinearSystem
+
+        arrays, words = load_npz(path, "Truncation")
+        system = BilinearSystem(**{name: arrays[name] for name in "ANBCD"})
+        return Truncation(system, arrays["hankel_singular_values"], words["estimate"], words["error"], words["size"])
 
 
 def truncate(system: BilinearSystem, order: int, input_scale: Any) -> Truncation:

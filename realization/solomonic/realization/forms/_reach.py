@@ -45,10 +45,10 @@ def require_controllable(m: Matrices, form: str, name: str = "sys") -> None:
     """Raise unless the system is controllable."""
     _, ranks = reach_staircase(m)
     if sum(ranks) < m.order:
-        seen = "observable" if name == "sys (transposed)" else "controllable"
+        article, seen = ("an", "observable") if name == "sys (transposed)" else ("a", "controllable")
         raise ValueError(
-            f"sys: expected a {seen} system for the {form} form, got one with {m.order - sum(ranks)} "
-            f"{'un' + seen} modes of {m.order}; take minimal(sys), or the forms kalman or staircase"
+            f"sys: expected {article} {seen} system for the {form} form, got one with {m.order - sum(ranks)} "
+            f"un{seen} modes of {m.order}; take minimal(sys), or the forms kalman or staircase"
         )
 
 

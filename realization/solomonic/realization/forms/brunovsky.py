@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._systems import Matrices
+from ._reach import require_controllable
 from ._result import Change
 from .controllable import controllable
 
@@ -13,6 +14,7 @@ __all__ = ["brunovsky"]
 
 def brunovsky(m: Matrices) -> Change:
     """Chains of delays (or integrators) under u = F x + G v; ``indices`` are the controllability indices by input."""
+    require_controllable(m, "brunovsky")
     companion = controllable(m)
     indices, system, transform = companion.indices, companion.system, companion.transform
     inputs = m.B.shape[1]

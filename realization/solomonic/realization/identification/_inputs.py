@@ -41,13 +41,13 @@ def _row_states(a: Array, c: Array, u: Array) -> Array:
     """Z_t with y_t = Z_t B: rows C A^{t-1-s} u_s summed over s < t, as [T, p, m, n]."""
     steps, m = u.shape
     p, n = c.shape
-    drive = np.einsum("tm,pn->tpmn", u, c).reshape(steps, p * m, n)
+    drive = (u[:, None, :, None] * c[:, None]).reshape(steps, p * m, n)
     return linear_states(a.T, drive)[:-1].reshape(steps, p, m, n)
 
 
 def _direct(u: Array, outputs: int, rows: Array, gain: Array | None) -> Array:
     """Effect of a feed-through [T, p, m, p]; in the predictor -K D u reaches the state too."""
-    direct = np.einsum("tm,pq->tpmq", u, np.eye(outputs))
+    direct = u[:, None, :, None] * np.eye(outputs)[:, None]
     return direct if gain is None else direct - np.einsum("tpmn,nq->tpmq", rows, gain)
 
 
@@ -74,7 +74,7 @@ def fit_inputs(
     kept: list[tuple[Array, Array, Array]] = []
     for y, u in zip(records.y, records.u, strict=True):
         steps = len(y)
-        matrix = np.empty((steps, p, n + shared_size))
+        matrix = np.empty((steps, p, n + shared_size + 1))
         matrix[:, :, :n] = _free_response(closed, c, steps)
         first = n + n * m
         if m:
@@ -85,11 +85,9 @@ def fit_inputs(
         if offset:
             ones = np.ones((steps, 1))
             rows = _row_states(closed, c, ones) if gain is not None else np.zeros((steps, p, 1, n))
-            matrix[:, :, first + direct_size :] = _direct(ones, p, rows, gain)[:, :, 0]
-        target = y
-        if gain is not None:
-            target = y - linear_states(closed, y @ gain.T)[:-1] @ c.T
-        r = triangle(np.hstack([matrix.reshape(steps * p, -1), target.reshape(-1, 1)]))
+            matrix[:, :, first + direct_size : -1] = _direct(ones, p, rows, gain)[:, :, 0]
+        matrix[:, :, -1] = y if gain is None else y - linear_states(closed, y @ gain.T)[:-1] @ c.T
+        r = triangle(matrix.reshape(steps * p, -1))
         kept.append((r[:n, :n], r[:n, n : n + shared_size], r[:n, -1]))
         if shared_size:
             shared = triangle(np.vstack([shared, r[n:, n:]]))

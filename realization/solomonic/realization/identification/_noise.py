@@ -76,7 +76,7 @@ def innovation_form(a: Array, c: Array, q: Array, s: Array, r: Array) -> Innovat
             continue
         x = positive_part(x)
         sigma = c @ x @ c.T + raised
-        gain = scipy.linalg.solve(sigma, (a @ x @ c.T + s).T, assume_a="sym").T
+        gain = np.linalg.solve(sigma, (a @ x @ c.T + s).T).T
         if np.isfinite(gain).all() and np.abs(np.linalg.eigvals(a - gain @ c)).max() < 1 + 1e-9:
             return InnovationForm(gain, (sigma + sigma.T) / 2, x)
     # Nothing that the noise excites is left to estimate: the residuals' own regression.

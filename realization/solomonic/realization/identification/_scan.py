@@ -15,10 +15,10 @@ DOUBLING = 60_000
 def _doubled(a: Array, drive: Array, start: Array) -> Array:
     """x_{t+1} = sum_k A^k d_{t-k}: after step j the sums reach 2^j terms."""
     out = np.concatenate([start[None], drive])
-    shift, power = 1, a.T
-    while shift < len(out):
-        reached = out[:-shift] @ power
-        out[shift:] += reached
+    rows = out.reshape(-1, len(a))  # one matrix product for all steps and paths
+    shift, power = len(start), a.T
+    while shift < len(rows):
+        rows[shift:] += rows[:-shift] @ power
         shift, power = 2 * shift, power @ power
     return out
 

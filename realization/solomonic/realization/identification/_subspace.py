@@ -12,6 +12,8 @@ from .._validate import Array
 __all__ = ["METHODS", "Regression", "Subspace", "subspace"]
 
 METHODS = ("cva", "moesp", "n4sid")
+# By how much the weight of N4SID may amplify the noise of a direction of the past, against that of MOESP.
+AMPLIFICATION = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +82,19 @@ def subspace(factor: Array, samples: int, past: int, future: int, inputs: int, o
 
     With :math:`Y_f = L_z Z_p + L_u U_f + E` the singular value decomposition is that of :math:`W_1 L_z Z_p W_2`:
 
-    =======  ============================================  ==================
+    =======  ============================================  ============================
     method   :math:`W_1`                                   :math:`W_2`
-    =======  ============================================  ==================
-    n4sid    1                                             1
+    =======  ============================================  ============================
+    n4sid    1                                             1, bounded
     moesp    1                                             :math:`\Pi_{U_f}^\perp`
     cva      :math:`(Y_f \Pi_{U_f}^\perp Y_f^T)^{-1/2}`    :math:`\Pi_{U_f}^\perp`
-    =======  ============================================  ==================
+    =======  ============================================  ============================
+
+    In orthonormal directions of :math:`Z_p` of which the future inputs leave the shares :math:`c_i^2` (one minus the
+    squared canonical correlations of past and future inputs), the noise of :math:`L_z Z_p` has the size
+    :math:`1 / c_i`, and that of :math:`L_z Z_p \Pi_{U_f}^\perp` is the same in all. Smooth inputs have
+    :math:`c_i \approx 10^{-5}`, and extrapolation is all that N4SID would see; so the weight of a direction is
+    :math:`\min(1, 2 c_i)`, which lets noise grow by a factor of 2 at most and is 1 where inputs excite.
     """
     uf = future * inputs
     zs = slice(uf, uf + past * (inputs + outputs))
@@ -98,7 +106,7 @@ def subspace(factor: Array, samples: int, past: int, future: int, inputs: int, o
     projected = u[:, kept].T @ seen
     lz = (vt[kept].T @ (projected / s[kept, None])).T
     if method == "n4sid":
-        weighted = lz @ factor[: zs.stop, zs].T
+        weighted = _oblique(lz, own, factor[: zs.stop, zs]) if inputs else lz @ own.T
     else:
         weighted = (u[:, kept] @ projected).T
     if method == "cva":
@@ -115,3 +123,12 @@ def subspace(factor: Array, samples: int, past: int, future: int, inputs: int, o
     usable = values > values[0] * EPS * len(factor) if values.size and values[0] > 0 else values > 0
     back, observability, root = back[:, usable], observability[:, usable], np.sqrt(values[usable])
     return Subspace(values, (back / root).T @ lz, observability * root, factor, samples, past, future, inputs, outputs)
+
+
+def _oblique(lz: Array, own: Array, whole: Array) -> Array:
+    """L_z Z_p by directions of the past ``whole``, those that the future inputs nearly tell held down."""
+    _, size, basis = np.linalg.svd(whole, full_matrices=False)
+    kept = size > size[0] * EPS * len(whole)
+    size, basis = size[kept], basis[kept].T
+    share, turn = np.linalg.svd(own @ (basis / size), full_matrices=False)[1:]
+    return lz @ ((basis * size) @ turn.T * np.minimum(1.0, AMPLIFICATION * share))
