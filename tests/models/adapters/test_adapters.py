@@ -111,6 +111,27 @@ def test_gradients_flow_through_the_memory(name):
                 assert leaf.grad.abs().max() > 0, part
 
 
+@pytest.mark.parametrize("name", [name for name in CONFIGS if PARTS[name][0][0] == "conv"])
+def test_forward_and_reverse_products_with_a_state(name):
+    """Both modes of torch.func, against differences: fused attention has no forward mode in torch."""
+    model, ids = adapt(small(name, dtype=torch.float64)), tokens(1, 12)
+    memory = model(ids[:, :8]).memory
+    state = memory.get(0, "state")
+    assert isinstance(state, torch.Tensor)
+    direction = torch.randn(state.shape, dtype=state.dtype, generator=torch.Generator().manual_seed(0))
+
+    def logits(value):
+        return model(ids[:, 8:], memory=memory.set(0, "state", value)).logits
+
+    value, product = torch.func.jvp(logits, (state,), (direction,))
+    torch.testing.assert_close(value, logits(state), atol=1e-12, rtol=0)
+    step = 1e-6
+    difference = (logits(state + step * direction) - logits(state - step * direction)) / (2 * step)
+    assert (product - difference).abs().max() <= 1e-6 * difference.abs().max()
+    (gradient,) = torch.func.vjp(logits, state)[1](product)
+    torch.testing.assert_close((gradient * direction).sum(), product.square().sum(), rtol=1e-10, atol=0)
+
+
 def test_the_limits_of_the_step_hold_for_one_token_too():
     hf, ids = small("mamba2", time_step_limit=(0.2, 0.25)), tokens(2, 12)
     model = adapt(hf)

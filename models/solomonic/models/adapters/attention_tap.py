@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from solomonic.kernels import memory_attention
+from solomonic.kernels.backends import transformed
 
 from .session import Session, elsewhere
 
@@ -37,7 +38,12 @@ def _tapped(function: Callable[..., Any], session: Session) -> Callable[..., Any
         for name in _UNKNOWN:
             if options.get(name) is not None:
                 raise ValueError(f"model: attention of layer {layer} has {name}, which the adapters do not know")
-        out = function(module, query, key, value, attention_mask, **options)
+        if transformed(query, key, value):  # fused attention has no forward mode
+            q, k, v = (each.transpose(1, 2) for each in (query, key, value))
+            scale, window = options.get("scaling"), session.layers[layer].window
+            out = memory_attention(q, k, v, window=window, scale=scale).out, None
+        else:
+            out = function(module, query, key, value, attention_mask, **options)
         if session.record is not None:
             _record(session, layer, query, key, value, out[0], options.get("scaling"))
         return out

@@ -55,7 +55,7 @@ def ssd_tap(original: Callable[..., Any], session: Session) -> Callable[..., Any
             x, b, c = (each.to(wide) for each in (hidden_states, B, C))
             skip = None if D is None else D.to(wide)
             scan = ssd(x, step, A.to(wide), b, c, D=skip, h0=session.cache.initial[layer])
-            y, state = scan.y, scan.state
+            y, state = scan.y.contiguous(), scan.state
         session.cache.states[layer] = state
         if session.record is not None:
             skip = A.new_zeros(len(A)) if D is None else D
