@@ -46,7 +46,7 @@ def any_core(trials, rng):
 
 
 def coupled(trials, rng):
-    """Modes that are not normal, so that none can be split off: a miss is mostly undecidable in float64, and shown to be.
+    """Modes that are not normal, so that none can be split off: a miss is undecidable in float64 in most cases.
 
     A miss counts as undecidable where the structure found, or another one of its table, lies within 8 n eps |A| of the
     matrix: as near as the one it was made with.
