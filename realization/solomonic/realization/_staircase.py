@@ -200,12 +200,12 @@ def sweep_parts(a: Array, norm: float, uncertainty: float) -> list[Staircase]:
 def select(runs: list[Staircase], uncertainty: float, *, stated: bool = False) -> Staircase:
     """Choose the run with the widest gap among those whose kept singular values exceed the uncertainty.
 
-    What discards more than the uncertainty must show a clear gap, of 1e4. It may then discard as much as the gap
+    What discards more than the uncertainty must show a clear gap, of 1e6. It may then discard as much as the gap
     allows where the uncertainty is the default one, because A may have been through arithmetic that the default knows
     nothing of; where the caller has stated one, 10 n times as much, because errors grow over the steps, and no more
     null vectors than A has singular values within the uncertainty.
     """
-    clear = 1e4
+    clear = 1e6
     sure = [run for run in runs if run.kept > uncertainty] or runs
     if stated:
         most = 10 * len(runs[0].form) * uncertainty

@@ -193,7 +193,8 @@ def fitting(A: Any, *, uncertainty: float | None = None) -> FittingSplit:
 
     Notes
     -----
-    The dimension comes from the staircase, not from eigenvalues. The staircase basis gives
+    The dimension comes from the staircase, not from eigenvalues, after normal modes (eigenvectors of A and of
+    :math:`A^*`) have been split off as a direct sum. The staircase basis gives
     :math:`Q^H A Q = [[N, X], [0, R]]`; the Sylvester equation :math:`N Z - Z R = -X` gives
     :math:`T = Q [[I, Z], [0, I]]`. The projector has norm :math:`\sqrt{1 + \|Z\|^2}`. A fading mode with
     :math:`|\lambda| < \|N\| (\text{uncertainty} / \|N\|)^{1/\text{index}}` cannot be told from an eidetic

@@ -170,9 +170,12 @@ def nilpotency(A: Any, *, uncertainty: float | None = None) -> NilpotencyCertifi
     \|A\|_2` on either side; a matrix whose pattern of nonzeros has no cycle is nilpotent exactly, and its
     distance is 0.
 
-    ``index`` and ``weyr`` describe the most degenerate structure that a gap supports; a mode with
-    :math:`|\lambda| < (\text{uncertainty} / \|A\|)^{1/\text{index}}` may have been counted as nilpotent (see
-    ``fitting``). Cost: :math:`O(n^3)` on long chains too.
+    ``index`` and ``weyr`` describe the most degenerate structure that a gap supports. Normal modes, which A and
+    :math:`A^*` share, are split off before: no chain takes them up. A mode that is not normal, with
+    :math:`|\lambda| < (\text{uncertainty} / \|A\|)^{1/\text{index}}`, may have been counted as nilpotent (see
+    ``fitting``). Where no gap decides, an orthonormal basis is sought (up to order 128) in which A is nearly
+    strictly triangular: what is left below the diagonal is an upper bound too. Cost: :math:`O(n^3)` on long
+    chains too; an undecided matrix up to some seconds.
 
     References
     ----------
@@ -180,6 +183,8 @@ def nilpotency(A: Any, *, uncertainty: float | None = None) -> NilpotencyCertifi
        matrix*, USSR Comput. Math. Math. Phys. 6 (1966).
     .. [2] G. H. Golub, J. H. Wilkinson, *Ill-conditioned eigensystems and the computation of the Jordan
        canonical form*, SIAM Review 18 (1976).
+    .. [3] V. Noferini, F. Poloni, *Nearest Omega-stable matrix via Riemannian optimization*, Numer. Math. 148
+       (2021): the distance as a minimum over unitary matrices.
 
     Examples
     --------

@@ -88,7 +88,8 @@ def weyr_characteristic(A: Any, eigenvalue: complex = 0.0, *, uncertainty: float
 
     Notes
     -----
-    Ranks are decided by gaps in singular values of unitary compressions of A - cI, never of its powers. The
+    Ranks are decided by gaps in singular values of unitary compressions of A - cI, never of its powers; normal
+    modes (eigenvectors of A and of :math:`A^*`) are split off before. The
     answer is the most degenerate structure a gap supports: less degenerate ones are always within any
     uncertainty. Cost: :math:`O(n^3)` for each distinct block size.
 
