@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from solomonic.realization import (
     Covariances,
+    DynamicTexture,
+    FaurreInterval,
     InnovationModel,
     RepairWarning,
     StochasticModel,
@@ -15,8 +17,11 @@ from solomonic.realization import (
     canonical_correlations,
     equivalent,
     faurre,
+    film,
+    find_changes,
     forward_model,
     ho_kalman,
+    identify,
     kalman_filter,
     kalman_smoother,
     mutual_information,
@@ -113,6 +118,7 @@ def test_the_set_is_convex_and_its_ends_are_extreme():
 
 @settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 3), st.sampled_from(["minus", "plus", 0.4]))
+@example(357, 4, 1, "minus")  # an output noise of 1e-7 of the state's
 def test_every_member_generates_the_process_forward_and_backward(seed, n, p, member):
     cov, _ = process(seed, n, p)
     P = faurre(*cov).between(member) if isinstance(member, float) else member
@@ -445,3 +451,21 @@ def test_bad_members():
         time_reverse(cov)
     with pytest.raises(ValueError, match="channels"):
         kalman_filter(forward_model(*cov), np.zeros((5, 3)))
+
+
+def test_results_show_themselves_and_are_read_back(tmp_path):
+    cov, _ = process(4)
+    interval = faurre(*cov)
+    again = FaurreInterval.load(interval.save(tmp_path / "interval"))
+    assert np.array_equal(again.P_plus, interval.P_plus)
+    assert all(np.array_equal(a, b) for a, b in zip(again.covariances, interval.covariances, strict=True))
+    y = forward_model(*cov).simulate(300, rng=0).y
+    model = identify(y, order=2)
+    for result in (
+        interval, positive_real(*cov), spectral_factor(*cov), forward_model(*cov), model, model.report,
+        model.report.order, model.whiteness(permutations=9), ho_kalman([0.0, 1.0, 0.5, 0.25, 0.125]),
+        find_changes(y[:, 0]), DynamicTexture.fit(film("waves", frames=30, size=8), order=2),
+    ):  # fmt: skip
+        page = result._repr_html_()
+        assert page.startswith("<table>")
+        assert page.count("<tr>") == page.count("</tr>") >= 1
