@@ -46,24 +46,36 @@ def process(seed, n=3, p=2, radius=0.9, noise=None):
     return cov, state
 
 
+def minimal_beyond_rounding(cov):
+    """Whether the Hankel matrix of the covariances shows all states well above rounding."""
+    n = len(cov.A)
+    blocks = cov.sequence(2 * n)[1:]
+    values = np.linalg.svd(np.block([[blocks[i + j] for j in range(n)] for i in range(n)]), compute_uv=False)
+    return values[n - 1] > 1e-7 * values[0]
+
+
 def riccati_iteration(cov, steps=3000):
     """P- by the plain recursion from zero, kept symmetric: it is unstable for skew-symmetric rounding errors."""
     a, c, cbar, l0 = cov
-    p = np.zeros_like(a)
+    p, change = np.zeros_like(a), np.inf
     for _ in range(steps):
         cross = cbar.T - a @ p @ c.T
         new = a @ p @ a.T + cross @ np.linalg.solve(l0 - c @ p @ c.T, cross.T)
         new = (new + new.T) / 2
-        if np.abs(new - p).max() <= 1e-15 * np.abs(new).max():
+        change = np.abs(new - p).max() / np.abs(new).max()
+        if change <= 1e-15:
             return new
         p = new
+    if change <= 1e-12:  # the last digits may turn in a circle
+        return p
     raise AssertionError("the plain iteration did not settle")
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 3), st.floats(0.1, 0.98))
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 3), st.floats(0.3, 0.98))
 def test_both_ends_are_those_of_the_riccati_iteration(seed, n, p, radius):
     cov, state = process(seed, n, p, radius)
+    assume(minimal_beyond_rounding(cov))
     found = faurre(*cov)
     assume(np.abs(spectral_factor(*cov).zeros).max() < 0.98)  # where the plain iteration settles in a few hundred steps
     low = riccati_iteration(cov)
@@ -121,6 +133,7 @@ def test_the_set_is_convex_and_its_ends_are_extreme():
 @example(357, 4, 1, "minus")  # an output noise of 1e-7 of the state's
 def test_every_member_generates_the_process_forward_and_backward(seed, n, p, member):
     cov, _ = process(seed, n, p)
+    assume(minimal_beyond_rounding(cov))
     P = faurre(*cov).between(member) if isinstance(member, float) else member
     lags = 2 * n + 2
     truth = cov.sequence(lags)
