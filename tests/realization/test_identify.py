@@ -359,6 +359,18 @@ def test_windows_are_compressed_without_loss(smooth):
     assert np.allclose(np.abs(factor), np.abs(np.linalg.qr(rows, mode="r")), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("inputs", [0, 1])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_white_noise_needs_no_state(inputs, outputs):
+    rng = np.random.default_rng(0)
+    y, u = rng.standard_normal((300, outputs)), rng.standard_normal((300, inputs)) if inputs else None
+    model = identify(y, u)
+    assert model.order == 0
+    assert np.allclose(model.innovation_covariance, np.cov(y.T), atol=0.1)
+    assert model.predict(y, u).shape == model.simulate(u, steps=None if inputs else 300, rng=0).shape == y.shape
+    assert model.whiteness(permutations=0).samples == 300
+
+
 def test_states_of_a_long_recursion():
     rng = np.random.default_rng(0)
     a = np.array([[0.9, 0.3], [-0.2, 0.8]])

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from solomonic.realization import (
     Covariances,
+    DynamicTexture,
+    FaurreInterval,
     InnovationModel,
     RepairWarning,
     StochasticModel,
@@ -15,8 +17,11 @@ from solomonic.realization import (
     canonical_correlations,
     equivalent,
     faurre,
+    film,
+    find_changes,
     forward_model,
     ho_kalman,
+    identify,
     kalman_filter,
     kalman_smoother,
     mutual_information,
@@ -41,24 +46,36 @@ def process(seed, n=3, p=2, radius=0.9, noise=None):
     return cov, state
 
 
+def minimal_beyond_rounding(cov):
+    """Whether the Hankel matrix of the covariances shows all states well above rounding."""
+    n = len(cov.A)
+    blocks = cov.sequence(2 * n)[1:]
+    values = np.linalg.svd(np.block([[blocks[i + j] for j in range(n)] for i in range(n)]), compute_uv=False)
+    return values[n - 1] > 1e-7 * values[0]
+
+
 def riccati_iteration(cov, steps=3000):
     """P- by the plain recursion from zero, kept symmetric: it is unstable for skew-symmetric rounding errors."""
     a, c, cbar, l0 = cov
-    p = np.zeros_like(a)
+    p, change = np.zeros_like(a), np.inf
     for _ in range(steps):
         cross = cbar.T - a @ p @ c.T
         new = a @ p @ a.T + cross @ np.linalg.solve(l0 - c @ p @ c.T, cross.T)
         new = (new + new.T) / 2
-        if np.abs(new - p).max() <= 1e-15 * np.abs(new).max():
+        change = np.abs(new - p).max() / np.abs(new).max()
+        if change <= 1e-15:
             return new
         p = new
+    if change <= 1e-12:  # the last digits may turn in a circle
+        return p
     raise AssertionError("the plain iteration did not settle")
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 3), st.floats(0.1, 0.98))
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 3), st.floats(0.3, 0.98))
 def test_both_ends_are_those_of_the_riccati_iteration(seed, n, p, radius):
     cov, state = process(seed, n, p, radius)
+    assume(minimal_beyond_rounding(cov))
     found = faurre(*cov)
     assume(np.abs(spectral_factor(*cov).zeros).max() < 0.98)  # where the plain iteration settles in a few hundred steps
     low = riccati_iteration(cov)
@@ -113,8 +130,10 @@ def test_the_set_is_convex_and_its_ends_are_extreme():
 
 @settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 3), st.sampled_from(["minus", "plus", 0.4]))
+@example(357, 4, 1, "minus")  # an output noise of 1e-7 of the state's
 def test_every_member_generates_the_process_forward_and_backward(seed, n, p, member):
     cov, _ = process(seed, n, p)
+    assume(minimal_beyond_rounding(cov))
     P = faurre(*cov).between(member) if isinstance(member, float) else member
     lags = 2 * n + 2
     truth = cov.sequence(lags)
@@ -445,3 +464,21 @@ def test_bad_members():
         time_reverse(cov)
     with pytest.raises(ValueError, match="channels"):
         kalman_filter(forward_model(*cov), np.zeros((5, 3)))
+
+
+def test_results_show_themselves_and_are_read_back(tmp_path):
+    cov, _ = process(4)
+    interval = faurre(*cov)
+    again = FaurreInterval.load(interval.save(tmp_path / "interval"))
+    assert np.array_equal(again.P_plus, interval.P_plus)
+    assert all(np.array_equal(a, b) for a, b in zip(again.covariances, interval.covariances, strict=True))
+    y = forward_model(*cov).simulate(300, rng=0).y
+    model = identify(y, order=2)
+    for result in (
+        interval, positive_real(*cov), spectral_factor(*cov), forward_model(*cov), model, model.report,
+        model.report.order, model.whiteness(permutations=9), ho_kalman([0.0, 1.0, 0.5, 0.25, 0.125]),
+        find_changes(y[:, 0]), DynamicTexture.fit(film("waves", frames=30, size=8), order=2),
+    ):  # fmt: skip
+        page = result._repr_html_()
+        assert page.startswith("<table>")
+        assert page.count("<tr>") == page.count("</tr>") >= 1

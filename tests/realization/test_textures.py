@@ -191,6 +191,16 @@ def test_co2_and_the_nile():
     assert abs(1871 + found.places[0] - 1898) <= 3
 
 
+def test_stacks_are_saved_and_read(tmp_path):
+    y = seasonal_series(2)
+    stack = ResidualStack.fit(y, period=12)
+    again = ResidualStack.load(stack.save(tmp_path / "stack"))
+    assert again.names == stack.names
+    assert np.array_equal(again.innovations(y), stack.innovations(y))
+    assert again.changes(y).p_value == stack.changes(y).p_value
+    assert repr(again.models[-1].report) == repr(stack.models[-1].report)
+
+
 def test_bad_stacks():
     with pytest.raises(ValueError, match="at least 40"):
         ResidualStack.fit(np.zeros(10))

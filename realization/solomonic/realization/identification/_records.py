@@ -157,6 +157,8 @@ def scaled(records: Records, center: bool) -> tuple[Records, Array, Array, Array
     out: list[tuple[tuple[Array, ...], Array, Array]] = []
     for name, arrays in (("y", records.y), ("u", records.u)):
         joined = np.concatenate(arrays)
+        if len(joined) < 2:
+            raise ValueError(f"{name}: expected at least 2 samples, got {len(joined)}")
         mean = joined.mean(0) if center else np.zeros(joined.shape[1])
         spread = joined.std(0)
         size = spread if center else np.sqrt((joined**2).mean(0))

@@ -50,6 +50,9 @@ def linear_states(a: Array, drive: Array, start: Array | None = None) -> Array:
     d = drive[:, None, :] if single else drive
     steps, paths, n = d.shape
     x0 = np.zeros((paths, n)) if start is None else np.broadcast_to(start, (paths, n))
+    if n == 0:
+        out = np.zeros((steps + 1, paths, 0))
+        return out[:, 0] if single else out
     if d.size <= DOUBLING:
         out = _doubled(a, d, x0)
         return out[:, 0] if single else out

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._html import table
 from .._linalg import EPS
 from .._systems import Matrices, to_statespace
 from .._validate import Array, as_array, as_index, as_number, frozen
@@ -46,6 +47,10 @@ class HoKalman:
 
     def __repr__(self) -> str:
         return f"HoKalman(order={self.order}, residual={self.residual:.1e}, hankel={self.rows} x {self.columns} blocks)"
+
+    def _repr_html_(self) -> str:
+        rows = [[str(k + 1), f"{value:.4g}"] for k, value in enumerate(self.singular_values[: self.order + 5])]
+        return table(["number", "singular value"], rows, caption=repr(self))
 
 
 def gap_order(values: Array, largest: int, floor: float) -> int:

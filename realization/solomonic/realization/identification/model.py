@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,12 @@ class IdentificationReport:
             f"order={self.order.chosen} by {self.order.rule}, free_radius={self.free_radius:.4f}, "
             f"stability_price={self.stability_price:.2g})"
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [name, f"{value:.4g}" if isinstance(value, float) else str(value)] for name, value in vars(self).items()
+        ]
+        return table(["", ""], rows, caption="how the model was found")
 
 
 def _no_offset() -> Array:
@@ -519,19 +526,8 @@ class InnovationModel:
         form = innovation_form(m.A, m.C, q, s, r)
         return cls(m.A, m.B, m.C, m.D, form.K, form.covariance, dt=m.dt)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the model to ``path`` (.npz): matrices, offsets, delay, innovations, and how it was found.
-
-        Parameters
-        ----------
-        path : str or path
-            The file; written whole or not at all.
-
-        Returns
-        -------
-        Path
-            The file written.
-        """
+    def packed(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return the model as named arrays and JSON-able words, which ``unpacked`` turns back."""
         arrays: dict[str, Array] = {
             name: getattr(self, name) for name in
             ("A", "B", "C", "D", "K", "innovation_covariance", "y_offset", "u_offset")
@@ -548,12 +544,31 @@ class InnovationModel:
             }  # fmt: skip
             arrays |= {"order_orders": o.orders, "order_values": o.singular_values}
             arrays |= {f"order_{name}": score for name, score in o.criteria.items()}
-        return save_npz(path, "InnovationModel", arrays, words)
+        return arrays, words
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model to ``path`` (.npz): matrices, offsets, delay, innovations, and how it was found.
+
+        Parameters
+        ----------
+        path : str or path
+            The file; written whole or not at all.
+
+        Returns
+        -------
+        Path
+            The file written.
+        """
+        return save_npz(path, "InnovationModel", *self.packed())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> InnovationModel:
         """Read a model that ``save`` wrote to ``path``."""
-        arrays, words = load_npz(path, "InnovationModel")
+        return cls.unpacked(*load_npz(path, "InnovationModel"))
+
+    @classmethod
+    def unpacked(cls, arrays: Mapping[str, Array], words: Mapping[str, Any]) -> InnovationModel:
+        """Make a model of the ``arrays`` and ``words`` that ``packed`` gave."""
         report, r = None, words["report"]
         if r is not None:
             evidence = OrderEvidence(

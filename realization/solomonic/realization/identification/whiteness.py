@@ -9,6 +9,7 @@ import numpy as np
 import scipy.fft
 import scipy.special
 
+from .._html import table
 from .._validate import Array, as_array, as_index, frozen
 
 __all__ = ["Whiteness", "whiteness"]
@@ -55,6 +56,23 @@ class Whiteness:
             f"Whiteness(lags={self.lags}, statistic={self.statistic:.4g} on {self.degrees_of_freedom} df, "
             f"p={self.p_value:.3g}, permutation p={self.permutation_p_value:.3g})"
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                "Ljung-Box",
+                f"{self.statistic:.4g}",
+                f"{self.degrees_of_freedom} degrees of freedom",
+                f"{self.p_value:.3g}",
+            ],
+            [
+                "by permutation",
+                f"{self.statistic:.4g}",
+                f"{self.permutations} orders",
+                f"{self.permutation_p_value:.3g}",
+            ],
+        ]
+        return table(["test", "statistic", "against", "p"], rows, caption=f"{self.samples} samples, {self.lags} lags")
 
 
 def _whitened(series: Array) -> Array:

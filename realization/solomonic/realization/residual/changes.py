@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._html import table
 from .._validate import Array, as_array, as_index, as_number, frozen
 
 __all__ = ["Changes", "find_changes"]
@@ -39,6 +40,10 @@ class Changes:
 
     def __repr__(self) -> str:
         return f"Changes(places={list(self.places)}, p={self.p_value:.3g}, window={self.window})"
+
+    def _repr_html_(self) -> str:
+        rows = [[str(t), f"{self.score[t]:.4g}"] for t in self.places]
+        return table(["change at sample", f"score (threshold {self.threshold:.4g})"], rows, caption=repr(self))
 
 
 def _scores(series: Array, window: int) -> Array:

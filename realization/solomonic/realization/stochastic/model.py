@@ -180,8 +180,11 @@ def _noise_factors(joint: Array, n: int) -> tuple[Array, Array]:
         w, v = np.linalg.eigh((rest + rest.T) / 2)
         kept = w > 1e-9 * scale
         extra = v[:, kept] * np.sqrt(w[kept])
-        return np.hstack([first, extra]), np.hstack([root, np.zeros((p, extra.shape[1]))])
-    w, v = np.linalg.eigh((joint + joint.T) / 2)  # singular output noise: any root will do
+        factor = np.block([[first, extra], [root, np.zeros((p, extra.shape[1]))]])
+        # Where output noise is small beside the state's, dividing by it costs digits.
+        if np.abs(joint - factor @ factor.T).max() <= 1e-9 * scale:
+            return factor[:n], factor[n:]
+    w, v = np.linalg.eigh((joint + joint.T) / 2)  # (nearly) singular output noise: any root will do
     factor = v[:, w > 1e-12 * scale] * np.sqrt(w[w > 1e-12 * scale])
     return factor[:n], factor[n:]
 

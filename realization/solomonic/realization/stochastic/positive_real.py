@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from .._html import table
 from .._repair import RepairWarning
 from .._validate import Array, as_number
 from .covariances import Covariances, as_covariances
@@ -53,6 +54,14 @@ class PositiveReal:
     def __repr__(self) -> str:
         mended = f", {self.repair} by {self.amount:.3g}" if self.repair else ""
         return f"PositiveReal({self.verdict}, margin={self.margin:.3g} at {self.frequency:.3f} rad{mended})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ["least eigenvalue of the density, relative to the variance", f"{self.margin:.4g}"],
+            ["at", f"{self.frequency:.4g} rad a sample"],
+            ["repair", f"{self.repair} by {self.amount:.3g}" if self.repair else "none"],
+        ]
+        return table(["", ""], rows, caption=repr(self))
 
 
 def least_density(cov: Covariances) -> tuple[float, float]:

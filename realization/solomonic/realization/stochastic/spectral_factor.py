@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._html import table
 from .._systems import Matrices, to_statespace
 from .._validate import Array, frozen
 from .covariances import as_covariances
@@ -48,6 +49,10 @@ class SpectralFactor:
         moduli = np.abs(self.zeros)
         span = f"{moduli.min():.4g} to {moduli.max():.4g}" if moduli.size else "none"
         return f"SpectralFactor({self.phase} phase, order={len(self.zeros)}, moduli of zeros {span})"
+
+    def _repr_html_(self) -> str:
+        rows = [[f"{zero:.4g}", f"{abs(zero):.4g}"] for zero in self.zeros]
+        return table(["zero", "modulus"], rows, caption=repr(self))
 
 
 def spectral_factor(A: Any, C: Any, Cbar: Any, L0: Any, *, phase: str = "minimum") -> SpectralFactor:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from .._html import table
 from .._npz import load_npz, save_npz
 from .._repair import RepairWarning
 from .._systems import Matrices
@@ -151,6 +152,17 @@ class DynamicTexture:
             f"DynamicTexture(order={self.order}, frame={'x'.join(map(str, self.shape))}, radius={self.radius:.4f}, "
             f"explained={100 * self.explained:.1f} %)"
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                "moduli of the eigenvalues of A",
+                np.array2string(np.sort(np.abs(np.linalg.eigvals(self.A))), precision=3),
+            ],
+            ["frames that were fitted", str(len(self.states))],
+            ["price of stability", f"{self.stability_price:.2g}"],
+        ]
+        return table(["", ""], rows, caption=repr(self))
 
     def state_covariance(self) -> Array:
         """Return the stationary covariance P = A P A^T + Q of the states, [n, n]."""
