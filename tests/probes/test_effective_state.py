@@ -119,3 +119,15 @@ def test_what_it_refuses(run):
         effective_state(trace(small_model("M2"), tokens(1, 1)))
     with pytest.raises(ValueError, match="attention=True"):
         effective_state(trace(small_model("SWA"), tokens(1, 9)))
+
+
+@pytest.mark.parametrize(("pattern", "kind"), [("GDN", "delta"), ("BMF", "scalar")])
+def test_other_transitions_have_the_values_of_their_system(pattern, kind):
+    import torch
+
+    run = trace(small_model(pattern, dtype=torch.float64), tokens(1, 14))
+    assert run.kind(0) == kind
+    found = effective_state(run, cuts=[5, 9]).singular_value.sel(part="state", layer=0, prompt=0)
+    for cut in (5, 9):
+        expected = run.system(0, 2).hankel_singular_values(cut)
+        np.testing.assert_allclose(found.sel(head=2, cut=cut)[: expected.size], expected, atol=1e-12)

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from solomonic.realization import (
     BilinearSystem,
+    LowRankGramians,
     Truncation,
     carleman,
     from_selective,
     gallery,
     generalized_hankel,
     gramians,
+    low_rank_gramians,
     partial_realization,
     word_kernels,
     words,
@@ -304,6 +306,60 @@ def test_large_gramians_solve_their_equation(n, radius):
     p, letters = system.gramians().controllability, system.letters
     rest = p - (letters @ p @ letters.transpose(0, 2, 1)).sum(0) - system.B @ system.B.T
     assert np.abs(rest).max() <= 1e-12 * np.abs(p).max()
+
+
+@pytest.mark.parametrize(("n", "radius", "tol"), [(5, 0.5, 1e-12), (30, 0.8, 1e-8), (30, 0.8, 1e-12)])
+def test_low_rank_gramians_are_the_dense_ones(n, radius, tol):
+    """The error of P is at most the residual over 1 - radius, in the norm where the operator contracts by it."""
+    system = gallery.random_bilinear(n, 2, 2, radius=radius, rng=21)
+    thin, whole = low_rank_gramians(system, input_scale=[0.7, 1.0], tol=tol), system.gramians(input_scale=[0.7, 1.0])
+    assert max(thin.residuals) <= tol
+    pairs = ((thin.controllability_factor, whole.controllability), (thin.observability_factor, whole.observability))
+    for factor, matrix in pairs:
+        assert np.linalg.norm(factor @ factor.T - matrix) <= 20 * tol / (1 - radius) * np.linalg.norm(matrix)
+
+
+def chain(n):
+    """Heat along a rod of n cells; the input warms the first, and changes how well it conducts."""
+    a = 0.5 * np.eye(n) + 0.2 * (np.eye(n, k=1) + np.eye(n, k=-1))
+    more = np.zeros((1, n, n))
+    more[0, 0, :2] = 0.5, 0.3
+    return BilinearSystem(a, more, np.eye(n, 1), np.ones((1, n)) / n)
+
+
+def test_a_large_system_is_cut_by_low_rank_gramians(tmp_path):
+    """Order 300 from factors of a dozen columns; the dense solve agrees, and so does a simulation."""
+    system = chain(300)
+    thin = low_rank_gramians(system, tol=1e-11)
+    assert max(thin.controllability_factor.shape[1], thin.observability_factor.shape[1]) < 40
+    small = chain(60)
+    whole = small.gramians()
+    values = np.linalg.svd(whole.observability_factor.T @ whole.controllability_factor, compute_uv=False)
+    mine = low_rank_gramians(small, tol=1e-12).hankel_singular_values
+    assert np.allclose(mine[:6], values[:6], rtol=0, atol=1e-7 * values[0])
+    cut = system.balanced_truncation(5, gramians=thin)
+    u = np.random.default_rng(0).standard_normal((4, 2000, 1))
+    gap = system.simulate(u) - cut.system.simulate(u)
+    assert cut.system.order == 5
+    assert np.sqrt(np.mean(gap**2)) < cut.estimate < 0.01 * cut.size
+    again = LowRankGramians.load(thin.save(tmp_path / "thin.npz"))
+    assert repr(again) == repr(thin)
+    assert np.array_equal(again.hankel_singular_values, thin.hankel_singular_values)
+    coarse = low_rank_gramians(system, rank=3)
+    assert coarse.controllability_factor.shape[1] == 3
+    assert coarse.residuals[0] > thin.residuals[0]
+
+
+def test_low_rank_gramians_say_what_is_wrong():
+    system = gallery.random_bilinear(6, 1, 1, radius=1.05, rng=0)
+    with pytest.raises(ValueError, match=r"input_scale: expected inputs under which the system is mean-square stable"):
+        low_rank_gramians(system)
+    with pytest.raises(ValueError, match=r"iterations: the residual fell to .* in 5 steps"):
+        low_rank_gramians(gallery.random_bilinear(6, radius=0.9, rng=0), iterations=5)
+    with pytest.raises(TypeError, match="system: expected a BilinearSystem"):
+        low_rank_gramians(np.eye(2))
+    with pytest.raises(ValueError, match="gramians: expected those of a system of order 6"):
+        system.balanced_truncation(2, gramians=low_rank_gramians(chain(5)))
 
 
 def test_the_state_has_the_gramian_as_covariance():

@@ -64,10 +64,17 @@ def test_structure_of_series():
     assert kernel.evaluate([(0, 2, 1)])[0] == pytest.approx(system.kernel((0, 2, 1))[1, 0])
 
 
-@pytest.mark.parametrize("statistic", ["string", "prefix", "factor"])
-def test_spectral_learning_comes_near_the_truth(statistic):
+@pytest.fixture(scope="module")
+def drawn():
+    """A truth and strings drawn from it."""
     truth = automaton(2, 2, 3)
-    found = spectral_learning(truth.sample(5000, rng=0), 2, letters=2, statistic=statistic, longest=3)
+    return truth, truth.sample(5000, rng=0)
+
+
+@pytest.mark.parametrize("statistic", ["string", "prefix", "factor"])
+def test_spectral_learning_comes_near_the_truth(drawn, statistic):
+    truth, strings = drawn
+    found = spectral_learning(strings, 2, letters=2, statistic=statistic, longest=3)
     test = words(2, 4)
     p = truth.evaluate(test)
     assert np.abs(found.evaluate(test) - p).max() < 0.02

@@ -11,7 +11,7 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solomonic.realization import InnovationModel, RepairWarning, estimate_delay, identify, whiteness
+from solomonic.realization import InnovationModel, RepairWarning, estimate_delay, identify, okid, whiteness
 from solomonic.realization._linalg import triangle
 from solomonic.realization.identification._noise import innovation_form
 from solomonic.realization.identification._records import Records
@@ -26,8 +26,9 @@ def simulated(seed=0, steps=3000, noise=0.1):
     """A system with two inputs and two outputs, and its data."""
     rng = np.random.default_rng(seed)
     a = np.array([[0.8, 0.3, 0.0], [-0.3, 0.8, 0.0], [0.0, 0.1, 0.5]])
-    b, c = rng.standard_normal((3, 2)), rng.standard_normal((2, 3))
-    model = InnovationModel(a, b, c, np.zeros((2, 2)), 0.1 * rng.standard_normal((3, 2)), noise**2 * np.eye(2))
+    b, c, w = rng.standard_normal((3, 2)), rng.standard_normal((2, 3)), 0.2 * rng.standard_normal((3, 3))
+    # The gain comes from noise covariances, so A - K C is stable and the innovations are the model's own.
+    model = InnovationModel.from_statespace((a, b, c), Q=noise**2 * w @ w.T, R=noise**2 * np.eye(2))
     u = rng.standard_normal((steps, 2))
     return model, u, model.simulate(u, noise=True, rng=rng)
 
@@ -117,6 +118,27 @@ def _roots(rng, n, low, high):
         else:
             out.append(r * rng.choice([-1, 1]))
     return out
+
+
+def test_feedback_biases_projections_and_not_okid():
+    """What the docs say of closed loops: the bias goes with the noise, and more data do not help."""
+    poles = {}
+    for noise in (0.01, 1.0):
+        rng, x = np.random.default_rng(4), 0.0
+        e, probe, y, u = (
+            noise * rng.standard_normal(8000),
+            0.5 * rng.standard_normal(8000),
+            np.zeros(8000),
+            np.zeros(8000),
+        )
+        for t in range(8000):
+            y[t] = x + e[t]
+            u[t] = -0.6 * y[t] + probe[t]
+            x = 0.9 * x + 0.5 * u[t] + 0.7 * e[t]
+        poles[noise] = identify(y, u, order=1, feedthrough=False).A.item()
+    assert poles[0.01] == pytest.approx(0.9, abs=0.01)
+    assert poles[1.0] < 0.8
+    assert okid(y, u, lags=15, order=1, feedthrough=False).system.A.item() == pytest.approx(0.9, abs=0.05)
 
 
 # ---------------------------------------------------------------------- measured records

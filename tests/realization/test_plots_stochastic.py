@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from solomonic.realization import faurre, identify, plots
+from solomonic.realization import backward_model, faurre, forward_model, identify, plots
 
 
 def test_plots_draw_on_the_axes_given():
@@ -24,3 +24,20 @@ def test_plots_draw_on_the_axes_given():
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in axes)
     with pytest.raises(ValueError, match="two states"):
         plots.plot_faurre(faurre([[0.5]], [[1.0]], [[1.0]], [[3.0]]))
+
+
+def test_simulations_and_innovations():
+    cov = faurre(np.diag([0.8, 0.3]), [[1.0, 1.0]], [[0.6, 0.3]], [[2.0]]).covariances
+    axes = Figure().subplots(1, 3)
+    for model, ax, start in ((forward_model(*cov), axes[0], 0), (backward_model(*cov), axes[1], 49)):
+        assert plots.plot_simulation(model, 50, rng=1, ax=ax) is ax
+        path, dot = ax.lines
+        assert np.array_equal(path.get_ydata(), model.simulate(50, rng=1).y[:, 0])
+        assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (start, path.get_ydata()[start])
+        assert model.direction in ax.get_legend().get_texts()[0].get_text()
+    found = identify(forward_model(*cov).simulate(300, rng=0).y, order=1)
+    assert plots.plot_innovations(found, ax=axes[2]) is axes[2]
+    assert np.array_equal(axes[2].lines[0].get_ydata(), found.innovations[0][:, 0])
+    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in axes)
+    with pytest.raises(ValueError, match="holds innovations"):
+        plots.plot_innovations(type(found)(found.A, found.B, found.C, found.D, found.K, found.innovation_covariance))

@@ -339,10 +339,11 @@ class HybridConfig:
         if "BMO" in self.pattern:
             out["bmojo_config"].update({name: getattr(self, name) for name in _BMO_KEYS})
         used = {*self.pattern, _SYMBOLS[self.ssm_mixer] if bmojo else ""}
-        if "M2" in used or not self.use_qk_norm or self.use_pos_emb:
-            out["mamba2_config"] = {"use_qk_norm": self.use_qk_norm, "use_pos_emb": self.use_pos_emb}
-        if self.state_sizes is not None:
-            out["mamba2_config"]["state_sizes"] = list(self.state_sizes)
+        if "M2" in used or not self.use_qk_norm or self.use_pos_emb or self.state_sizes is not None:
+            mamba2: dict[str, Any] = {"use_qk_norm": self.use_qk_norm, "use_pos_emb": self.use_pos_emb}
+            if self.state_sizes is not None:
+                mamba2["state_sizes"] = list(self.state_sizes)
+            out["mamba2_config"] = mamba2
         if "GDN" in used:
             out["gdn_config"] = {
                 "allow_neg_eigval": self.gdn_allow_neg_eigval,

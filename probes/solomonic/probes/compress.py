@@ -17,7 +17,7 @@ from solomonic.models.lm import mamba2_of
 from .inputs import as_count, as_ids, as_layers, as_level, as_rng
 from .labelled import provenance, units
 from .statistics import bootstrap_interval
-from .taps import has_state
+from .taps import state_kind
 from .trace import Trace, trace
 
 __all__ = ["compress", "compression"]
@@ -212,9 +212,8 @@ def compression(
     else:
         base = as_ids(calibration, model, name="calibration")
     width = model.config.head_dim
-    if orders is None:
-        orders = np.unique(np.rint(np.geomspace(1, width, 8)).astype(int)).tolist()
-    wanted = [as_count(r, "orders") for r in orders]
+    spaced = np.unique(np.rint(np.geomspace(1, width, 8)).astype(int)).tolist()
+    wanted = [as_count(r, "orders") for r in (spaced if orders is None else orders)]
     if not wanted or max(wanted) > width:
         raise ValueError(f"orders: expected whole numbers from 1 to {width}, got {wanted}")
     arguments = {"ids": tokens, "calibration": base, "layers": chosen, "orders": wanted, "share": share}
@@ -265,15 +264,21 @@ def compression(
 
 
 def _layers(model: HybridLM, layers: Iterable[int] | int | None) -> tuple[int, ...]:
+    if not isinstance(model, HybridLM):
+        raise TypeError(
+            f"model: expected a HybridLM, whose layers can be built with smaller states, got {type(model).__name__}; "
+            "for others see effective_state"
+        )
     pattern = model.config.pattern
     chosen = as_layers(layers, len(pattern))
+    fit = [state_kind(model.config, i) == "scalar" for i in range(len(pattern))]
     if layers is None:
-        chosen = tuple(i for i in chosen if has_state(pattern[i]))
+        chosen = tuple(i for i in chosen if fit[i])
         if not chosen:
-            raise ValueError(f"model: its layers ({'-'.join(pattern)}) have no state to reduce")
+            raise ValueError(f"model: its layers ({'-'.join(pattern)}) have no state to reduce (of Mamba2)")
     for i in chosen:
-        if not has_state(pattern[i]):
-            raise ValueError(f"layers: layer {i} ({pattern[i]}) has no state to reduce")
+        if not fit[i]:
+            raise ValueError(f"layers: layer {i} ({pattern[i]}) has no state to reduce (of Mamba2)")
         if mamba2_of(model.layers[i].mixer).state_size < model.config.head_dim:
             raise ValueError(f"layers: the state of layer {i} has been reduced already; begin with the full model")
     return chosen

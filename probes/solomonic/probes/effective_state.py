@@ -46,7 +46,8 @@ def effective_state(
 
     the map from the inputs before a cut to the outputs after it at the gates of the run. Its rank is the least state
     that could carry the past to the future there; its singular values say how much each direction carries. A head
-    with P channels runs P equal copies of one channel's system, so the numbers are those of a channel.
+    with P channels runs P equal copies of one channel's system, so the numbers are those of a channel. (In Mamba every
+    channel is a head of its own.)
 
     Parameters
     ----------
@@ -212,21 +213,32 @@ def sizes(singular: np.ndarray, limit: Any, share: float) -> tuple[np.ndarray, n
 
 
 def hankel_singular_values(log_decay: np.ndarray, B: np.ndarray, C: np.ndarray, cut: int) -> np.ndarray:
-    """Of h_t = a_t h_{t-1} + B_t u_t, y_t = C_t' h_t with scalar decay: log_decay [..., T], B and C [..., T, N]."""
-    sums = np.cumsum(log_decay, -1)
-    before = sums[..., cut - 1 : cut]
-    reach = np.exp(before - sums[..., :cut])[..., None] * B[..., :cut, :]
-    see = np.exp(sums[..., cut:] - before)[..., None] * C[..., cut:, :]
+    """Of h_t = a_t h_{t-1} + B_t u_t, y_t = C_t' h_t: log_decay [..., T, 1 or N], B and C [..., T, N]."""
+    sums = np.cumsum(log_decay, -2)
+    before = sums[..., cut - 1 : cut, :]
+    reach = np.exp(before - sums[..., :cut, :]) * B[..., :cut, :]
+    see = np.exp(sums[..., cut:, :] - before) * C[..., cut:, :]
     left, right = np.linalg.qr(see, mode="r"), np.linalg.qr(reach, mode="r")
     return np.linalg.svd(left @ np.swapaxes(right, -1, -2), compute_uv=False)
 
 
 def _states(trace: Trace, layer: int, cuts: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
     """Singular values [prompts, H, modes] and N, cut by cut."""
-    decay = np.moveaxis(trace.log_decay(layer), 1, 2)
     B, C = (np.moveaxis(value, 1, 2) for value in (trace.B(layer), trace.C(layer)))
+    if trace.kind(layer) == "delta":
+        systems = [[trace.system(layer, head, prompt=p) for head in range(B.shape[1])] for p in range(trace.prompts)]
+        for cut in map(int, cuts):
+            yield _padded([[each.hankel_singular_values(cut) for each in row] for row in systems]), float(B.shape[-1])
+        return
+    decay = np.moveaxis(trace.log_decay(layer), 1, 2)
+    decay = decay[..., None] if decay.ndim == 3 else decay
     for cut in cuts:
         yield hankel_singular_values(decay, B, C, int(cut)), float(B.shape[-1])
+
+
+def _padded(values: list[list[np.ndarray]]) -> np.ndarray:
+    most = max(each.size for row in values for each in row)
+    return np.stack([[np.pad(each, (0, most - each.size)) for each in row] for row in values])
 
 
 def _registers(trace: Trace, layer: int, cuts: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:

@@ -13,11 +13,11 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from solomonic.models import HybridLM, Memory
+from solomonic.models import AdaptedLM, HybridLM, Memory
 
 from .divergence import kl_bits
 from .fading import default_lags, draw_others
-from .inputs import as_count, as_ids, as_lags, as_level, as_rng
+from .inputs import as_count, as_ids, as_lags, as_level, as_model, as_rng
 from .labelled import provenance, units
 from .statistics import bootstrap_interval
 
@@ -41,7 +41,7 @@ _MOST_PARTS = 8
 
 
 def fading_by_memory(
-    model: HybridLM,
+    model: HybridLM | AdaptedLM,
     ids: Any,
     *,
     lags: Iterable[int] | None = None,
@@ -64,7 +64,7 @@ def fading_by_memory(
 
     Parameters
     ----------
-    model : HybridLM
+    model : HybridLM, AdaptedLM or a model of transformers
         The model.
     ids : array_like of int
         Windows of real text [prompts, T] (or one, [T]).
@@ -130,6 +130,7 @@ def fading_by_memory(
     >>> bool(abs(split.shapley.sum("part") - split.kl).max() < 1e-12)
     True
     """
+    model = as_model(model)
     tokens = as_ids(ids, model, least=2)
     steps = tokens.shape[1]
     ahead = as_count(ahead, "ahead")
@@ -212,7 +213,7 @@ def shapley_values(values: np.ndarray, subsets: Sequence[set[str]], players: Seq
 
 @torch.no_grad()
 def _memories(
-    model: HybridLM, tokens: Tensor, lags: np.ndarray, replaced: Tensor, ahead: int
+    model: HybridLM | AdaptedLM, tokens: Tensor, lags: np.ndarray, replaced: Tensor, ahead: int
 ) -> Iterator[tuple[int, Memory, Memory]]:
     """For each lag: its place, and the memories of all prompts before the last tokens, as it is and changed."""
     steps = tokens.shape[1]
@@ -231,7 +232,7 @@ def _memories(
 
 @torch.no_grad()
 def _divergences(
-    model: HybridLM, last: Tensor, clean: Memory, changed: Memory, subsets: Sequence[set[str]]
+    model: HybridLM | AdaptedLM, last: Tensor, clean: Memory, changed: Memory, subsets: Sequence[set[str]]
 ) -> np.ndarray:
     """v(S) [subsets, prompts]; a run for each subset, of one shape, so that equal memories give equal bits."""
     base = model(last, memory=clean).logits[:, -1]

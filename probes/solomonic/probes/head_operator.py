@@ -78,6 +78,11 @@ def hidden_attention(trace: Trace, layer: int, head: int, *, times: Any = None) 
     Frozen({'prompt': 1, 'time': 12, 'lag': 12})
     """
     run = _required(trace)
+    if run.kind(layer) == "delta":
+        raise ValueError(
+            f"layer: layer {layer} ({run.pattern[layer]}) has dense transitions; its whole operator is "
+            "trace.system(layer, head).operator()"
+        )
     part = run._heads(layer, head)
     rows = np.arange(run.steps) if times is None else run._times(times)
     weight = _weights(run, layer, part, rows)[:, 0]
@@ -138,7 +143,8 @@ def receptive_field(
           head) with its interval (NaN for one prompt). Fading tokens stand at the lag of the token they replace.
         - ``span`` (part, prompt, layer, head): lag within which ``share`` of the mean absolute weights lies.
         - ``mass`` (part, prompt, layer, head): mean sum of absolute weights (1 for attention).
-        - ``lyapunov`` (layer, head): exponent at frozen gates, nat a token; ``lyapunov_spread``, its standard deviation
+        - ``lyapunov`` (layer, head): exponent at frozen gates, nat a token, of the slowest state;
+          ``lyapunov_spread``, its standard deviation
           over stretches: how much the text moves it.
 
     Raises
@@ -148,8 +154,9 @@ def receptive_field(
 
     Notes
     -----
-    The exponent is exact: a diagonal product has the mean of its logarithms. A distance of a text of T tokens cannot
-    exceed T, so heads that hardly forget are measured too short; compare ``span`` with T.
+    Delta rules have dense transitions and are left out; the attribute ``left_out`` names their layers. The exponent is
+    exact: a diagonal product has the mean of its logarithms. A distance of a text of T tokens cannot exceed T, so heads
+    that hardly forget are measured too short; compare ``span`` with T.
 
     References
     ----------
@@ -172,13 +179,14 @@ def receptive_field(
         raise ValueError(f"stretch: expected a whole number of tokens, got {stretch!r}")
     generator, seed = as_rng(rng)
     held = [i for i in run.attention_layers if "q" in run.records[i]]
-    if not run.state_layers and not held:
+    states = [i for i in run.state_layers if run.kind(i) != "delta"]
+    if not states and not held:
         hint = "; make it with trace(..., attention=True)" if run.attention_layers else ""
         raise ValueError(f"trace: it has neither state space heads nor registers to measure{hint}")
     rows = np.arange(run.steps - max(1, run.steps // 4), run.steps)
     found: dict[tuple[str, int], np.ndarray] = {}
-    for layer in run.state_layers:
-        heads = run.D(layer).size
+    for layer in states:
+        heads = run.heads(layer)
         found["state", layer] = np.stack(
             [_by_lag(_weights(run, layer, slice(h, h + 1), rows)[:, 0], rows) for h in range(heads)], 1
         )
@@ -201,8 +209,9 @@ def receptive_field(
         span[place] = np.where(total > 0, inside.argmax(-1), np.nan)
         mass[place] = total
     exponent, spread = (np.full((len(run.layers), count), np.nan) for _ in range(2))
-    for layer in run.state_layers:
+    for layer in states:
         decay = run.log_decay(layer)
+        decay = decay if decay.ndim == 3 else decay.max(-1)  # the slowest of a channel
         whole = decay.shape[1] // stretch * stretch
         at = (run.layers.index(layer), slice(decay.shape[2]))
         exponent[at] = decay.mean((0, 1))
@@ -233,6 +242,7 @@ def receptive_field(
         "seed": seed,
         "share": share,
         "error": run.error,
+        "left_out": ", ".join(f"layer {i} ({run.pattern[i]})" for i in run.state_layers if i not in states),
     }
     return units(xr.Dataset(data, coords, attrs), _UNITS)
 
@@ -245,16 +255,22 @@ def _required(trace: Any) -> Trace:
 
 def _weights(run: Trace, layer: int, heads: slice, rows: np.ndarray) -> np.ndarray:
     """alpha [prompts, H, rows, T] of some heads, 0 above the diagonal."""
-    sums = np.moveaxis(np.cumsum(run.log_decay(layer)[:, :, heads], 1), 1, 2)
-    B, C = (np.moveaxis(value[:, :, heads], 1, 2) for value in (run.B(layer), run.C(layer)))
-    out = np.empty((*sums.shape[:2], rows.size, run.steps))
-    step = max(1, _ROWS_AT_ONCE // (run.steps * sums.shape[0] * sums.shape[1]))
+    decay = run.log_decay(layer)[:, :, heads]
+    sums = np.cumsum(decay if decay.ndim == 4 else decay[..., None], 1)
+    sums, B, C = (np.moveaxis(value, 1, 2) for value in (sums, run.B(layer)[:, :, heads], run.C(layer)[:, :, heads]))
+    out = np.zeros((*B.shape[:2], rows.size, run.steps))
+    step = max(1, _ROWS_AT_ONCE // (run.steps * B.shape[0] * B.shape[1]))
     column = np.arange(run.steps)
+    rates = sums.shape[-1]
     for start in range(0, rows.size, step):
         part = rows[start : start + step]
-        decay = np.minimum(sums[..., part, None] - sums[..., None, :], 0.0)
-        decay[..., column > part[:, None]] = -np.inf
-        out[..., start : start + step, :] = np.exp(decay) * (C[..., part, :] @ np.swapaxes(B, -1, -2))
+        above = column > part[:, None]
+        for n in range(rates):
+            own = slice(None) if rates == 1 else slice(n, n + 1)
+            log = sums[..., n]
+            power = np.minimum(log[..., part][..., None] - log[..., None, :], 0.0)
+            power[..., above] = -np.inf
+            out[..., start : start + step, :] += np.exp(power) * (C[..., part, own] @ np.swapaxes(B[..., own], -1, -2))
     return out
 
 

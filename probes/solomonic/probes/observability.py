@@ -11,12 +11,11 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from solomonic.models import HybridLM, Memory
+from solomonic.models import AdaptedLM, HybridLM, Memory
 
-from .inputs import as_count, as_ids, as_layers, as_rng
+from .inputs import as_count, as_ids, as_layers, as_model, as_rng
 from .labelled import provenance, units
 from .products import StateToLogits, top_directions
-from .taps import has_state
 
 __all__ = ["observability"]
 
@@ -37,7 +36,7 @@ _UNITS = {
 
 
 def observability(
-    model: HybridLM,
+    model: HybridLM | AdaptedLM,
     ids: Any,
     *,
     layers: Iterable[int] | int | None = None,
@@ -61,7 +60,7 @@ def observability(
 
     Parameters
     ----------
-    model : HybridLM
+    model : HybridLM, AdaptedLM or a model of transformers
         The model; in float64 small singular values are more than rounding.
     ids : array_like of int
         One text [T].
@@ -129,6 +128,7 @@ def observability(
     >>> seen.singular_value.sizes
     Frozen({'layer': 1, 'direction': 4})
     """
+    model = as_model(model)
     text = one_text(model, ids)
     chosen = state_layers(model, layers)
     horizon, directions, rows = (
@@ -197,7 +197,7 @@ def observability(
     return units(xr.Dataset(data, coords, attrs), _UNITS)
 
 
-def one_text(model: HybridLM, ids: Any) -> Tensor:
+def one_text(model: HybridLM | AdaptedLM, ids: Any) -> Tensor:
     """Token ids [1, T] of one text."""
     text = as_ids(ids, model)
     if len(text) != 1:
@@ -205,13 +205,15 @@ def one_text(model: HybridLM, ids: Any) -> Tensor:
     return text
 
 
-def state_layers(model: HybridLM, layers: Iterable[int] | int | None) -> tuple[int, ...]:
+def state_layers(model: HybridLM | AdaptedLM, layers: Iterable[int] | int | None) -> tuple[int, ...]:
     """The layers asked for, which must have a state; all that have one for None."""
     pattern = model.config.pattern
     chosen = as_layers(layers, len(pattern))
+    parts = model.empty_memory().layers
+    stateful = [isinstance(parts[i].get("state"), Tensor) for i in range(len(pattern))]
     if layers is None:
-        chosen = tuple(i for i in chosen if has_state(pattern[i]))
-    lacking = [i for i in chosen if not has_state(pattern[i])]
+        chosen = tuple(i for i in chosen if stateful[i])
+    lacking = [i for i in chosen if not stateful[i]]
     if lacking or not chosen:
         where = (
             f"layer {lacking[0]} ({pattern[lacking[0]]}) has none" if lacking else f"none of {'-'.join(pattern)} has"
@@ -227,7 +229,7 @@ def as_tolerance(tol: Any) -> float:
     return float(tol)
 
 
-def place(model: HybridLM, text: Tensor, horizon: int, future: str) -> tuple[Memory, Tensor, int]:
+def place(model: HybridLM | AdaptedLM, text: Tensor, horizon: int, future: str) -> tuple[Memory, Tensor, int]:
     """Memory before the cut, the tokens [1, horizon] after it, and the cut."""
     if future not in ("text", "greedy"):
         raise ValueError(f"future: expected 'text' or 'greedy', got {future!r}")
@@ -247,7 +249,7 @@ def place(model: HybridLM, text: Tensor, horizon: int, future: str) -> tuple[Mem
 
 
 @torch.no_grad()
-def greedy(model: HybridLM, memory: Memory, first: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def greedy(model: HybridLM | AdaptedLM, memory: Memory, first: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Tokens [B, steps + 1] that begin with ``first`` and go on greedily, and the logits [B, steps, V] after each."""
     said, logits = [first[:, None]], []
     for _ in range(steps):

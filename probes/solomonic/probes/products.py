@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solomonic.models import HybridLM, Memory
+from solomonic.models import AdaptedLM, HybridLM, Memory
 
 __all__ = ["StateToLogits"]
 
@@ -25,7 +25,7 @@ class StateToLogits:
 
     Parameters
     ----------
-    model : HybridLM
+    model : HybridLM or AdaptedLM
         The model.
     memory : Memory
         Of one sequence, after the tokens before the cut.
@@ -37,7 +37,7 @@ class StateToLogits:
         Products computed at a time; memory grows with rows * tau * V.
     """
 
-    model: HybridLM
+    model: HybridLM | AdaptedLM
     memory: Memory
     ids: Tensor
     layer: int

@@ -9,10 +9,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from solomonic.models import HybridLM, Memory
+from solomonic.models import AdaptedLM, HybridLM, Memory
 
 from .divergence import kl_bits
-from .inputs import as_count, as_rng
+from .inputs import as_count, as_model, as_rng
 from .labelled import provenance, units
 from .observability import as_tolerance, greedy, one_text, place, state_layers
 from .products import StateToLogits, top_directions
@@ -34,7 +34,7 @@ _UNITS = {
 
 
 def unsaid(
-    model: HybridLM,
+    model: HybridLM | AdaptedLM,
     ids: Any,
     layer: int,
     *,
@@ -57,7 +57,7 @@ def unsaid(
 
     Parameters
     ----------
-    model : HybridLM
+    model : HybridLM, AdaptedLM or a model of transformers
         The model; float64 is best.
     ids : array_like of int
         One text [T].
@@ -113,6 +113,7 @@ def unsaid(
     >>> float(pair.amount), float(pair.kl.max())
     (1.0, 0.0)
     """
+    model = as_model(model)
     text = one_text(model, ids)
     (layer,) = state_layers(model, layer)
     horizon, directions, rows = (

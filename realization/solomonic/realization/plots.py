@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._linalg import norm2
-from ._plots_stochastic import plot_faurre, plot_order, plot_whiteness
+from ._plots_stochastic import plot_faurre, plot_innovations, plot_order, plot_simulation, plot_whiteness
 from ._validate import as_array, as_square
 from .gramians import hankel_singular_values
 from .nilpotency import NilpotencyCertificate, nilpotency
@@ -16,8 +16,10 @@ from .pseudospectrum import Pseudospectrum, pseudospectrum
 __all__ = [
     "plot_faurre",
     "plot_hankel_singular_values",
+    "plot_innovations",
     "plot_order",
     "plot_pseudospectrum",
+    "plot_simulation",
     "plot_weyr_staircase",
     "plot_whiteness",
 ]

@@ -8,6 +8,7 @@ from .fit import BilinearFit, FitWarning, fit_bilinear
 from .from_data import WordKernels, word_kernels
 from .hankel import GeneralizedHankel, generalized_hankel
 from .layer import LayerFit, OrderRow, fit_layer
+from .low_rank import LowRankGramians, low_rank_gramians
 from .realize import PartialRealization, partial_realization
 from .selective import SelectiveLayer, from_selective
 from .series import RationalSeries
@@ -23,6 +24,7 @@ __all__ = [
     "FitWarning",
     "GeneralizedHankel",
     "LayerFit",
+    "LowRankGramians",
     "OrderRow",
     "PartialRealization",
     "RationalSeries",
@@ -34,6 +36,7 @@ __all__ = [
     "fit_layer",
     "from_selective",
     "generalized_hankel",
+    "low_rank_gramians",
     "partial_realization",
     "read_strings",
     "spectral_learning",

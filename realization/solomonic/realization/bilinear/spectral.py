@@ -132,7 +132,7 @@ def spectral_learning(
     --------
     >>> import numpy as np
     >>> truth = RationalSeries([1.0, 0], [[[0, 0.5], [0, 0]], [[0, 0], [0.5, 0]]], [0.5, 0.5])
-    >>> found = spectral_learning(truth.sample(20000, rng=0), 2, letters=2)
+    >>> found = spectral_learning(truth.sample(10000, rng=0), 2, letters=2)
     >>> bool(np.abs(found.evaluate([(), (0, 1)]) - truth.evaluate([(), (0, 1)])).max() < 0.01)
     True
     """

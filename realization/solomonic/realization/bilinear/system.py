@@ -17,6 +17,7 @@ from ..gramians import Gramians
 from ..time_varying import TimeVaryingSystem
 from . import _lyapunov, _spans
 from ._recursion import run, transitions
+from .low_rank import LowRankGramians
 from .similarity import compare
 from .truncation import Truncation, truncate
 from .words import as_word
@@ -407,7 +408,8 @@ class BilinearSystem:
         Notes
         -----
         One linear system in the n (n + 1) / 2 entries of P for n <= 16; GMRES with the Stein equation of A as
-        preconditioner beyond. Existence is decided before, by :meth:`mean_square_radius`.
+        preconditioner beyond. Existence is decided before, by :meth:`mean_square_radius`. For orders above a few
+        hundred see :func:`low_rank_gramians`.
 
         References
         ----------
@@ -421,7 +423,9 @@ class BilinearSystem:
         q = _lyapunov.solve(letters.transpose(0, 2, 1), self.C.T)
         return Gramians(p, q, _lyapunov.factor(p), _lyapunov.factor(q))
 
-    def balanced_truncation(self, order: int, *, input_scale: Any = 1.0) -> Truncation:
+    def balanced_truncation(
+        self, order: int, *, input_scale: Any = 1.0, gramians: Gramians | LowRankGramians | None = None
+    ) -> Truncation:
         """Return the system cut to fewer states in coordinates where both Gramians are equal and diagonal.
 
         Parameters
@@ -430,6 +434,9 @@ class BilinearSystem:
             States to keep, at most the number of nonzero Hankel singular values.
         input_scale : float or array_like [m]
             Standard deviations of the inputs for which the cut is made.
+        gramians : Gramians or LowRankGramians, optional
+            What was computed before for this scale of the inputs. Low-rank ones make the cut of a large system
+            possible; the estimate then lacks the singular values beyond their rank.
 
         Returns
         -------
@@ -437,7 +444,7 @@ class BilinearSystem:
             ``.system``, ``.hankel_singular_values``, the error estimate from those that are cut, and the error itself
             under white inputs.
         """
-        return truncate(self, order, input_scale)
+        return truncate(self, order, input_scale, gramians)
 
     # ---------------------------------------------------------------- files
     def save(self, path: str | Path) -> Path:

@@ -15,6 +15,8 @@ from .._validate import Array, as_index
 from . import _lyapunov
 
 if TYPE_CHECKING:
+    from ..gramians import Gramians
+    from .low_rank import LowRankGramians
     from .system import BilinearSystem
 
 __all__ = ["Truncation", "truncate"]
@@ -76,10 +78,14 @@ class Truncation:
         return Truncation(system, arrays["hankel_singular_values"], words["estimate"], words["error"], words["size"])
 
 
-def truncate(system: BilinearSystem, order: int, input_scale: Any) -> Truncation:
+def truncate(
+    system: BilinearSystem, order: int, input_scale: Any, gramians: Gramians | LowRankGramians | None
+) -> Truncation:
     """Square-root balanced truncation, for white inputs of the given scale."""
     scale = _lyapunov.scales(input_scale, system.inputs)
-    gramians = system.gramians(input_scale=scale)
+    gramians = system.gramians(input_scale=scale) if gramians is None else gramians
+    if len(gramians.controllability_factor) != system.order:
+        raise ValueError(f"gramians: expected those of a system of order {system.order}, got {gramians!r}")
     reach, see = gramians.controllability_factor, gramians.observability_factor
     u, s, vh = np.linalg.svd(see.T @ reach)
     # factors come from eigenvalues of P and Q, so singular values below sqrt(eps) of the largest have no digits
@@ -93,17 +99,17 @@ def truncate(system: BilinearSystem, order: int, input_scale: Any) -> Truncation
     root = np.sqrt(s[:order])
     right, left = reach @ vh[:order].T / root, (see @ u[:, :order] / root).T
     cut = type(system)(left @ system.A @ right, left @ system.N @ right, left @ system.B, system.C @ right, system.D)
-    error, size = _difference(system, cut, gramians.controllability, scale)
+    error, size = _difference(system, cut, gramians.controllability_factor, scale)
     estimate = 2 * np.sqrt(min(system.inputs, system.outputs)) * float(s[order:].sum())
     return Truncation(cut, s, float(estimate), error, size)
 
 
-def _difference(full: BilinearSystem, cut: BilinearSystem, p: Array, scale: Array) -> tuple[float, float]:
+def _difference(full: BilinearSystem, cut: BilinearSystem, reach: Array, scale: Array) -> tuple[float, float]:
     """Root mean squares, under white inputs, of the difference of the outputs and of the output itself.
 
     E |y - y_r|^2 = tr [C, -C_r] [[P, X], [X^T, P_r]] [C, -C_r]^T, and X solves the equation of both systems.
     """
-    size = float(np.trace(full.C @ p @ full.C.T))
+    size = float(np.sum((full.C @ reach) ** 2))
     if cut.order == 0:
         return float(np.sqrt(size)), float(np.sqrt(size))
     if _lyapunov.radius(cut.letters, scale) >= 1 - 1e-12:
