@@ -55,6 +55,14 @@ class LayerFit:
         Error in free run on held-out data, relative to the outputs' standard deviation, that was asked for.
     table : tuple of OrderRow
         The orders that were tried.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> u = np.random.default_rng(0).standard_normal(200)
+    >>> found = fit_layer(np.convolve(u, [0, 1, 0.5])[:200], u, orders=(2,), restarts=1, rng=0)
+    >>> found.order, len(found.table)
+    (2, 1)
     """
 
     fit: BilinearFit

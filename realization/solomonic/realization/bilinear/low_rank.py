@@ -34,6 +34,13 @@ class LowRankGramians:
         Frobenius norms of what the two equations leave, relative to their right-hand sides B B^T and C^T C.
     iterations : tuple of int
         Steps of the fixed point.
+
+    Examples
+    --------
+    >>> from solomonic.realization import BilinearSystem
+    >>> thin = low_rank_gramians(BilinearSystem([[0.5]], [[[0.0]]], [[1.0]], [[1.0]]))
+    >>> thin.hankel_singular_values.round(6)
+    array([1.333333])
     """
 
     controllability_factor: Array

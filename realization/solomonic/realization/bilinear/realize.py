@@ -43,6 +43,11 @@ class PartialRealization:
         "svd": whether the Hankel matrix has room for a larger rank, and kernels of up to 2 L + 1 letters come out "
         "right; "selection": whether the words that
         were tried came out right. False: give a larger length.
+
+    Examples
+    --------
+    >>> partial_realization(lambda word: [[0.5 ** len(word)]], inputs=1, outputs=1, length=1).order
+    1
     """
 
     system: BilinearSystem
