@@ -18,21 +18,33 @@ from solomonic.realization import (
     canonical_form,
     diagonalizability,
     equivalent,
+    find_changes,
     fitting,
+    forward_model,
     gramians,
+    ho_kalman,
     jordan_structure,
+    kalman_filter,
+    kalman_smoother,
     kreiss_constant,
     nilpotency,
     numerical_radius,
+    okid,
+    positive_real,
     pseudospectrum,
     shift_register,
+    spectral_factor,
     weyr_characteristic,
+    whiteness,
 )
 from solomonic.realization._results import Result
 from solomonic.realization.gallery import jordan_matrix
 
 SYSTEM = (np.array([[0.5, 1.0, 0], [0, 0.2, 0.3], [0, 0, -0.4]]), np.eye(3)[:, 1:], np.ones((2, 3)))
 COMPLEX = jordan_matrix([3, 1, 1], [0.5j, 0.5j, 2.0])
+NOISE = np.random.default_rng(0).standard_normal((200, 2))
+MARKOV = np.array([0.5**k + (-0.3) ** k for k in range(12)])[:, None, None]
+PROCESS = (np.array([[0.7]]), np.array([[1.0]]), np.array([[0.6]]), np.array([[1.5]]))
 RESULTS = {
     "nilpotency": lambda: nilpotency(np.diag([1.0, 1e-9, 0], 1)),
     "nilpotency, zero": lambda: nilpotency(np.zeros((2, 2))),
@@ -54,6 +66,14 @@ RESULTS = {
     "no transform": lambda: equivalent(SYSTEM, (*SYSTEM[:2], 2 * SYSTEM[2])),
     "gramians": lambda: gramians(SYSTEM),
     "cut": lambda: shift_register(2, 4).gramians(2),
+    "ho-kalman": lambda: ho_kalman(MARKOV, 2),
+    "okid": lambda: okid(NOISE[:, :1], NOISE[:, 1:], order=2),
+    "whiteness": lambda: whiteness(NOISE, permutations=20, rng=0),
+    "positive real": lambda: positive_real(*PROCESS),
+    "spectral factor": lambda: spectral_factor(*PROCESS),
+    "changes": lambda: find_changes(np.r_[NOISE[:, 0], 9 * NOISE[:, 1]], rng=0),
+    "filtered": lambda: kalman_filter(forward_model(*PROCESS), NOISE[:30, :1]),
+    "smoothed": lambda: kalman_smoother(forward_model(*PROCESS), NOISE[:30, :1]),
 }
 
 
@@ -96,7 +116,7 @@ def test_a_result_shows_itself_in_a_notebook(name):
     assert len(html) < 4000
 
 
-def test_every_result_of_the_structure_part_is_tried_here():
+def test_every_result_is_tried_here():
     mine = {type(make()) for make in RESULTS.values()}
     assert set(Result._kinds.values()) == mine
     assert {kind.__name__ for kind in mine} <= set(realization.__all__)

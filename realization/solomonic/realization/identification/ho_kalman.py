@@ -9,6 +9,7 @@ import numpy as np
 
 from .._html import table
 from .._linalg import EPS
+from .._results import Result
 from .._systems import Matrices, to_statespace
 from .._validate import Array, as_array, as_index, as_number, frozen
 from ._hankel import HankelOperator, leading_svd
@@ -21,7 +22,7 @@ __all__ = ["HoKalman", "ho_kalman"]
 
 
 @dataclass(frozen=True, eq=False)
-class HoKalman:
+class HoKalman(Result):
     r"""A realization of an impulse response.
 
     Parameters

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._results import Result
 from .._systems import as_matrices, to_statespace
 from .._validate import Array, as_index, as_number, frozen
 from ._records import Records, as_records, scaled
@@ -20,7 +21,7 @@ __all__ = ["OKID", "okid"]
 
 
 @dataclass(frozen=True, eq=False)
-class OKID:
+class OKID(Result):
     r"""Markov parameters of a system and of its observer.
 
     Parameters

@@ -10,13 +10,14 @@ import scipy.fft
 import scipy.special
 
 from .._html import table
+from .._results import Result
 from .._validate import Array, as_array, as_index, frozen
 
 __all__ = ["Whiteness", "whiteness"]
 
 
 @dataclass(frozen=True, eq=False)
-class Whiteness:
+class Whiteness(Result):
     r"""Autocorrelations of a series and two tests of whiteness.
 
     Parameters

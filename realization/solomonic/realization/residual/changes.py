@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from .._html import table
+from .._results import Result
 from .._validate import Array, as_array, as_index, as_number, frozen
 
 __all__ = ["Changes", "find_changes"]
 
 
 @dataclass(frozen=True, eq=False)
-class Changes:
+class Changes(Result):
     """Scores of change, and the places that stand out.
 
     Parameters

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._results import Result
 from .._validate import Array, frozen
 from ..identification._records import as_record
 from ..identification._scan import linear_states
@@ -19,7 +20,7 @@ STEADY = 1e-13
 
 
 @dataclass(frozen=True, eq=False)
-class Filtered:
+class Filtered(Result):
     r"""What a Kalman filter makes of a record.
 
     Parameters
@@ -55,7 +56,7 @@ class Filtered:
 
 
 @dataclass(frozen=True, eq=False)
-class Smoothed:
+class Smoothed(Result):
     """States given the whole record.
 
     Parameters

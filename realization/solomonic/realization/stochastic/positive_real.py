@@ -11,6 +11,7 @@ import scipy.linalg
 
 from .._html import table
 from .._repair import RepairWarning
+from .._results import Result
 from .._validate import Array, as_number
 from .covariances import Covariances, as_covariances
 
@@ -20,7 +21,7 @@ REPAIRS = ("shrink", "lift")
 
 
 @dataclass(frozen=True, eq=False)
-class PositiveReal:
+class PositiveReal(Result):
     r"""Whether (A, C, Cbar, L0) belongs to a process, by how much, and the repair.
 
     Parameters
@@ -47,6 +48,9 @@ class PositiveReal:
     repair: str | None
     amount: float
     covariances: Covariances
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "covariances", Covariances(*self.covariances))  # a file has a plain tuple
 
     def __bool__(self) -> bool:
         return self.verdict is True

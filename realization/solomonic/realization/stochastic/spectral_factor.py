@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._html import table
+from .._results import Result
 from .._systems import Matrices, to_statespace
 from .._validate import Array, frozen
 from .covariances import as_covariances
@@ -22,7 +23,7 @@ PHASES = ("minimum", "maximum")
 
 
 @dataclass(frozen=True, eq=False)
-class SpectralFactor:
+class SpectralFactor(Result):
     r"""A stable square factor :math:`W(z) W(1/z)^T = \Phi(z)`, :math:`W(z) = (I + C (zI - A)^{-1} K) \Sigma^{1/2}`.
 
     Parameters
