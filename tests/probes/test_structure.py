@@ -152,3 +152,9 @@ def test_the_zoo(name):
         found = structure(model, layer)
         assert checks(found)["block_triangular"]
         assert checks(found)["spectrum_error"] < 1e-6
+
+
+@pytest.mark.parametrize("pattern", ["GDN", "GKA", "BMO"])
+def test_a_layer_without_a_reduced_matrix_is_refused(pattern):
+    with pytest.raises(ValueError, match=rf"layer 0 \({pattern}\) has no reduced matrix"):
+        structure(small_model(pattern, eidetic_tokens=4), 0)

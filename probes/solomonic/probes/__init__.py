@@ -6,6 +6,7 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 from . import plots
 from .bend import bend
 from .compress import compress, compression
+from .controllability import controllability, steer
 from .decay_law import decay_law
 from .effective_state import effective_state
 from .fading import default_lags, fading, reach
@@ -30,6 +31,7 @@ __all__ = [
     "bootstrap_interval",
     "compress",
     "compression",
+    "controllability",
     "decay_law",
     "default_lags",
     "effective_state",
@@ -49,6 +51,7 @@ __all__ = [
     "retention",
     "save_dataset",
     "split_law",
+    "steer",
     "structure",
     "trace",
     "unsaid",

@@ -1,9 +1,10 @@
-"""Products with the Jacobian from a part of the memory to the logits that follow, without forming it."""
+"""Products with Jacobians, from a state to the logits that follow and from inputs to a state, never formed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
 
-__all__ = ["StateToLogits"]
+__all__ = ["InputsToState", "StateToLogits", "top_directions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +83,98 @@ class StateToLogits:
         return torch.cat(products), torch.cat(energy)
 
 
-def top_directions(
-    operator: StateToLogits, count: int, *, iterations: int, generator: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Singular values [k], right singular vectors [k, n], residuals [k] and an estimate of the sum of squares of all.
+@dataclass(frozen=True, eq=False)
+class InputsToState:
+    r"""The derivative J of the state of one layer by the embeddings of the tokens before it.
 
-    Subspace iteration with the Rayleigh-Ritz step on J'J; the residual |J'J v - s^2 v| is that of each pair.
+    .. math:: J = \partial h_T / \partial (e_{T-L+1}, \dots, e_T), \qquad e_t \in \mathbb R^d
+
+    Parameters
+    ----------
+    model : HybridLM or AdaptedLM
+        The model.
+    memory : Memory
+        Of one sequence, before these tokens.
+    ids : Tensor
+        The tokens [1, L].
+    layer : int
+        Whose state.
+    rows : int
+        Products computed at a time.
+    """
+
+    model: HybridLM | AdaptedLM
+    memory: Memory
+    ids: Tensor
+    layer: int
+    rows: int = 8
+
+    @property
+    def table(self) -> torch.nn.Embedding:
+        """The embedding of the model."""
+        found = (
+            self.model.hf.get_input_embeddings() if isinstance(self.model, AdaptedLM) else self.model.model.embed_tokens
+        )
+        assert isinstance(found, torch.nn.Embedding)
+        return found
+
+    @cached_property
+    def embedded(self) -> Tensor:
+        """Embeddings [L, d] of the tokens."""
+        return self.table.weight.detach()[self.ids[0]]
+
+    @cached_property
+    def state(self) -> Tensor:
+        """The state [H, P, N] after the tokens."""
+        return self.states(self.embedded[None])[0].detach()
+
+    @property
+    def inputs(self) -> int:
+        """Number n of entries of the state."""
+        return self.state.numel()
+
+    def states(self, embedded: Tensor) -> Tensor:
+        """States [rows, H, P, N] after the embeddings [rows, L, d]."""
+        hook = self.table.register_forward_hook(lambda module, arguments, output: embedded)
+        try:
+            memory = self.memory.repeat(len(embedded))
+            found = self.model(self.ids.expand(len(embedded), -1), memory=memory).memory.get(self.layer, "state")
+        finally:
+            hook.remove()
+        assert isinstance(found, Tensor)
+        return found
+
+    def forward(self, moves: Tensor) -> Tensor:
+        """J v [k, n] for moves of the embeddings [k, L d]."""
+        out = []
+        for part in moves.split(self.rows):
+            at = self.embedded.expand(len(part), *self.embedded.shape).clone()
+            _, product = torch.func.jvp(self.states, (at,), (part.view_as(at),))  # type: ignore[misc]
+            out.append(product.detach().reshape(len(part), -1))
+        return torch.cat(out)
+
+    def reverse(self, directions: Tensor) -> Tensor:
+        """J' w [k, L d] for directions of the state [k, n]."""
+        out = []
+        for part in directions.split(self.rows):
+            at = self.embedded.expand(len(part), *self.embedded.shape).clone()
+            _, pull = torch.func.vjp(self.states, at)  # type: ignore[misc]
+            out.append(pull(part.view(len(part), *self.state.shape))[0].detach().reshape(len(part), -1))
+        return torch.cat(out)
+
+    def gram(self, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """J J' w [k, n] and |J' w|^2 [k] for directions [k, n]."""
+        back = self.reverse(directions)
+        return self.forward(back), back.square().sum(1)
+
+
+def top_directions(
+    operator: StateToLogits | InputsToState, count: int, *, iterations: int, generator: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Singular values [k], singular vectors in the state [k, n], residuals [k], estimated sum of squares of all.
+
+    Subspace iteration with the Rayleigh-Ritz step on the Gramian G of the state (J'J of what reads it, JJ' of what
+    writes it); the residual |G v - s^2 v| is that of each pair.
     """
     n = operator.inputs
     count = min(count, n)

@@ -16,7 +16,7 @@ from solomonic.realization import fitting
 
 from .inputs import as_count, as_layers, as_level
 from .labelled import provenance, units
-from .taps import has_attention, has_fading_tokens, has_state, layer_window
+from .taps import has_attention, has_fading_tokens, has_state, layer_window, state_kind
 from .trace import trace
 
 __all__ = ["structure"]
@@ -90,7 +90,7 @@ def structure(
     Raises
     ------
     ValueError
-        If there is no such layer, or a window or quantile is out of its range.
+        If there is no such layer, it is of another kind, or a window or quantile is out of its range.
 
     Notes
     -----
@@ -120,6 +120,11 @@ def structure(
         raise ValueError(f"layer: expected a layer from 0 to {len(config.pattern) - 1}, got {layer!r}")
     (layer,) = as_layers(layer, len(config.pattern), name="layer")
     symbol = config.pattern[layer]
+    if not isinstance(model, HybridLM) or (symbol not in ("*", "SWA") and state_kind(config, layer) != "scalar"):
+        raise ValueError(
+            f"layer: layer {layer} ({symbol}) has no reduced matrix here; structure knows *, SWA, M2 and BMF over "
+            "Mamba2, of a HybridLM. For what a layer was along a text, see trace(model, ids).system(layer, head)"
+        )
     width = layer_window(config, layer)
     small = min(3, width or 3) if window is None else as_count(window, "window")
     data: dict[str, Any] = _parts(model, layer, symbol, width)
