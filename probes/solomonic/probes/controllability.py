@@ -257,15 +257,10 @@ def steer(
         solution = _least(here, rest, iterations)
         if step == 0:
             bound = float(solution.square().sum())
-        size, better = 1.0, False
-        while size > 1e-3 and not better:
-            trial = move + size * (solution.view_as(move) - move)
-            gap = float((operator.states((base + trial)[None])[0].detach() - wanted).norm()) / start
-            better = gap < gaps[-1]
-            size /= 2
-        if not better:
+        nearer = _nearer(operator, base, move, solution.view_as(move), wanted, gaps[-1] * start)
+        if nearer is None:
             break
-        move = trial
+        move, gap = nearer[0], nearer[1] / start
         gaps.append(gap)
         if gap < tol:
             break
@@ -303,6 +298,20 @@ def _moved(operator: InputsToState, embedded: Tensor) -> InputsToState:
     return made
 
 
+def _nearer(
+    operator: InputsToState, base: Tensor, move: Tensor, goal: Tensor, wanted: Tensor, distance: float
+) -> tuple[Tensor, float] | None:
+    """The longest step from a move towards a goal, halved until it ends nearer than ``distance``; None if none does."""
+    size = 1.0
+    while size > 1e-3:
+        trial = move + size * (goal - move)
+        gap = float((operator.states((base + trial)[None])[0].detach() - wanted).norm())
+        if gap < distance:
+            return trial, gap
+        size /= 2
+    return None
+
+
 def _least(operator: InputsToState, rest: Tensor, iterations: int) -> Tensor:
     """The least squares solution of least norm of J x = rest."""
     dtype = rest.dtype
@@ -313,7 +322,6 @@ def _least(operator: InputsToState, rest: Tensor, iterations: int) -> Tensor:
     def adjoint(x: np.ndarray) -> np.ndarray:
         return operator.reverse(torch.from_numpy(x).to(dtype).reshape(1, -1))[0].double().numpy()
 
-    linear = LinearOperator(
-        (operator.inputs, operator.embedded.numel()), matvec=product, rmatvec=adjoint, dtype=np.float64
-    )
+    shape = (operator.inputs, operator.embedded.numel())
+    linear = LinearOperator(shape, matvec=product, rmatvec=adjoint, dtype=np.float64)  # pyright: ignore[reportCallIssue]
     return torch.from_numpy(lsmr(linear, rest.double().numpy(), atol=1e-10, btol=1e-10, maxiter=iterations)[0]).to(rest)
