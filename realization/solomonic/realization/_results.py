@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -14,14 +14,16 @@ from ._npz import load_npz, save_npz
 from ._systems import Matrices, as_matrices, to_statespace
 from ._validate import Array
 
-__all__ = ["Result"]
+__all__ = ["Result", "held"]
+
+Kind = TypeVar("Kind", bound=type)
 
 
 class Result:
-    """Mixin of frozen dataclasses of arrays, numbers, texts, tuples, systems and other results."""
+    """Mixin of frozen dataclasses of arrays, numbers, texts, tuples, mappings, systems and other results."""
 
-    #: The results by name: a file names its parts, and only these are made from it.
-    _kinds: ClassVar[dict[str, type[Result]]] = {}
+    #: The results by name, and named tuples in them: a file names its parts, and only these are made from it.
+    _kinds: ClassVar[dict[str, type]] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -47,6 +49,12 @@ class Result:
                 f"path: expected a whole {cls.__name__}, got {str(path)!r}, whose content does not fit one "
                 f"({type(error).__name__}: {error}); it is damaged or of another version, save the result again"
             ) from error
+
+
+def held(kind: Kind) -> Kind:
+    """Decorate a named tuple that results hold, so that it is one again when it is read."""
+    Result._kinds[kind.__name__] = kind
+    return kind
 
 
 def _fields(kind: Any) -> list[Any]:
@@ -84,8 +92,13 @@ def _pack(value: Any, arrays: dict[str, Array]) -> Any:
         return {"array": name}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
+    if type(value).__name__ in Result._kinds and isinstance(value, tuple):
+        parts = zip(value._fields, value, strict=True)  # pyright: ignore[reportAttributeAccessIssue]
+        return {"kind": type(value).__name__, "fields": {name: _pack(each, arrays) for name, each in parts}}
     if isinstance(value, tuple):
         return {"tuple": [_pack(each, arrays) for each in value]}
+    if isinstance(value, dict):
+        return {"mapping": {name: _pack(each, arrays) for name, each in value.items()}}
     if isinstance(value, Result):
         return {"kind": type(value).__name__, "fields": _pack_fields(value, arrays)}
     m = as_matrices(value, "system")  # what is left is a control.StateSpace
@@ -101,6 +114,8 @@ def _unpack(value: Any, arrays: dict[str, Array]) -> Any:
         return complex(*value["complex"])
     if "tuple" in value:
         return tuple(_unpack(each, arrays) for each in value["tuple"])
+    if "mapping" in value:
+        return {name: _unpack(each, arrays) for name, each in value["mapping"].items()}
     if "system" in value:
         return to_statespace(Matrices(*(_unpack(each, arrays) for each in value["system"])))
     return _make(Result._kinds[value["kind"]], value["fields"], arrays)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from .._html import table
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._validate import Array, as_array, as_index, as_number, describe
 from . import _pem
 from ._subspace import Estimate, subspace
@@ -33,7 +32,7 @@ class FitWarning(UserWarning):
 
 
 @dataclass(frozen=True, eq=False)
-class BilinearFit:
+class BilinearFit(Result):
     r"""A bilinear model with the gain of its predictor.
 
     .. math:: x_{t+1} = A x_t + \sum_j u_{t,j} N_j x_t + B u_t + b + K e_t, \qquad y_t = C x_t + D u_t + d + e_t .
@@ -195,30 +194,6 @@ class BilinearFit:
         d = np.column_stack([s.D, np.zeros((s.outputs, s.outputs)), self.output_offset])
         filter_ = BilinearSystem(s.A - self.K @ s.C, more, b, s.C, d)
         return filter_.simulate(np.concatenate([u, y, np.ones((*u.shape[:2], 1))], 2)[0], x0)
-
-    # ---------------------------------------------------------------- files
-    def save(self, path: str | Path) -> Path:
-        """Write the model as .npz to ``path``, whole or not at all; return the path."""
-        return save_npz(path, "BilinearFit", *self._parts())
-
-    def _parts(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """The arrays and the words that make the model."""
-        arrays = {name: getattr(self.system, name) for name in "ANBCD"}
-        names = ("K", "state_offset", "output_offset", "x0", "covariance", "singular_values")
-        arrays |= {name: getattr(self, name) for name in names}
-        return arrays, {name: getattr(self, name) for name in ("method", "converged", "reason", "costs", "settings")}
-
-    @staticmethod
-    def load(path: str | Path) -> BilinearFit:
-        """Read a model that :meth:`save` wrote to ``path``."""
-        return _from_parts(*load_npz(path, "BilinearFit"))
-
-
-def _from_parts(arrays: dict[str, Array], words: dict[str, Any]) -> BilinearFit:
-    """The model of :meth:`BilinearFit._parts`, from a file."""
-    system = BilinearSystem(**{name: arrays.pop(name) for name in "ANBCD"})
-    words = {name: words[name] for name in ("method", "converged", "reason", "costs", "settings")}
-    return BilinearFit(system, **arrays, **{**words, "costs": tuple(words["costs"])})
 
 
 def fit_bilinear(

@@ -5,21 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from .._html import table
-from .._npz import load_npz, save_npz
+from .._results import Result, held
 from .._validate import Array, as_index, as_number
-from .fit import BilinearFit, FitWarning, _from_parts, fit_bilinear
+from .fit import BilinearFit, FitWarning, fit_bilinear
 from .from_data import as_runs
 
 __all__ = ["LayerFit", "OrderRow", "fit_layer"]
 
 
+@held
 class OrderRow(NamedTuple):
     """What a number of states achieves.
 
@@ -42,7 +42,7 @@ class OrderRow(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class LayerFit:
+class LayerFit(Result):
     """The smallest bilinear system that reproduces a layer, with the evidence.
 
     Parameters
@@ -77,19 +77,6 @@ class LayerFit:
     def _repr_html_(self) -> str:
         rows = [(str(r.order), f"{r.error:.3g}", f"{r.held_out:.3g}", str(r.parameters)) for r in self.table]
         return table(("states", "error", "held-out error", "parameters"), rows, caption=repr(self))
-
-    def save(self, path: str | Path) -> Path:
-        """Write model and table as .npz to ``path``, whole or not at all; return the path."""
-        arrays, words = self.fit._parts()
-        arrays["table"] = np.array(self.table, float)
-        return save_npz(path, "LayerFit", arrays, {**words, "order": self.order, "tolerance": self.tolerance})
-
-    @staticmethod
-    def load(path: str | Path) -> LayerFit:
-        """Read what :meth:`save` wrote to ``path``."""
-        arrays, words = load_npz(path, "LayerFit")
-        rows = tuple(OrderRow(int(n), float(e), float(h), int(k)) for n, e, h, k in arrays.pop("table"))
-        return LayerFit(_from_parts(arrays, words), words["order"], words["tolerance"], rows)
 
 
 def fit_layer(

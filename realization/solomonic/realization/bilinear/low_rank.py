@@ -3,14 +3,13 @@ r"""Gramians of large bilinear systems as products of thin factors."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._html import table
 from .._linalg import triangle
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._validate import Array, as_index, as_number
 from . import _lyapunov
 
@@ -21,7 +20,7 @@ __all__ = ["LowRankGramians", "low_rank_gramians"]
 
 
 @dataclass(frozen=True, eq=False)
-class LowRankGramians:
+class LowRankGramians(Result):
     """Gramians P = L L^T and Q = M M^T by thin factors.
 
     Parameters
@@ -65,17 +64,6 @@ class LowRankGramians:
             for name, factor, residual, steps in zip("PQ", factors, self.residuals, self.iterations, strict=True)
         ]
         return table(("Gramian", "rank", "residual", "steps"), rows, caption=repr(self))
-
-    def save(self, path: str | Path) -> Path:
-        """Write the factors as .npz to ``path``, whole or not at all; return the path."""
-        arrays = {name: getattr(self, name) for name in ("controllability_factor", "observability_factor")}
-        return save_npz(path, "LowRankGramians", arrays, {k: getattr(self, k) for k in ("residuals", "iterations")})
-
-    @staticmethod
-    def load(path: str | Path) -> LowRankGramians:
-        """Read what :meth:`save` wrote to ``path``."""
-        arrays, words = load_npz(path, "LowRankGramians")
-        return LowRankGramians(**arrays, residuals=tuple(words["residuals"]), iterations=tuple(words["iterations"]))
 
 
 def low_rank_gramians(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._html import table
 from .._linalg import EPS
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._validate import Array, as_index, as_number, describe
 from .hankel import block
 from .system import BilinearSystem
@@ -21,7 +20,7 @@ __all__ = ["PartialRealization", "partial_realization"]
 
 
 @dataclass(frozen=True, eq=False)
-class PartialRealization:
+class PartialRealization(Result):
     """A bilinear system made from finitely many kernels.
 
     Parameters
@@ -71,27 +70,6 @@ class PartialRealization:
             for k, s in enumerate(self.singular_values[:20])
         ]
         return table(("", "singular value", ""), rows, caption=repr(self))
-
-    def save(self, path: str | Path) -> Path:
-        """Write the system and the evidence as .npz to ``path``, whole or not at all; return the path."""
-        arrays = {name: getattr(self.system, name) for name in "ANBCD"}
-        arrays["singular_values"] = self.singular_values
-        names = ("order", "residual", "kernels_read", "rows", "columns", "extends")
-        return save_npz(path, "PartialRealization", arrays, {name: getattr(self, name) for name in names})
-
-    @staticmethod
-    def load(path: str | Path) -> PartialRealization:
-        """Read what :meth:`save` wrote to ``path``."""
-        arrays, facts = load_npz(path, "PartialRealization")
-        facts.pop("kind")
-        values = arrays.pop("singular_values")
-        chosen = {name: _tuples(facts.pop(name)) for name in ("rows", "columns")}
-        return PartialRealization(BilinearSystem(**arrays), singular_values=values, **facts, **chosen)
-
-
-def _tuples(value: Any) -> Any:
-    """Lists, as JSON has them, as the tuples they were."""
-    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
 
 
 def partial_realization(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._html import table
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._validate import Array, as_array, frozen
 from ..time_varying import TimeVaryingSystem
 from .system import BilinearSystem
@@ -18,7 +17,7 @@ __all__ = ["SelectiveLayer", "from_selective"]
 
 
 @dataclass(frozen=True, eq=False)
-class SelectiveLayer:
+class SelectiveLayer(Result):
     r"""A stripped Mamba-1 layer, exact and bilinear to first order.
 
     .. math:: \Delta(u) = \operatorname{softplus}(W u + b), \qquad X_t = e^{\Delta(u_t) A} \circ X_{t-1}
@@ -68,16 +67,6 @@ class SelectiveLayer:
         parts = [(name, getattr(self, name)) for name in names]
         rows = [(name, " x ".join(map(str, x.shape)), f"{np.linalg.norm(x):.3g}") for name, x in parts]
         return table(("weight", "shape", "Frobenius norm"), rows, caption=repr(self))
-
-    def save(self, path: str | Path) -> Path:
-        """Write the weights as .npz to ``path``, whole or not at all; return the path."""
-        names = ("A", "step_weight", "step_bias", "input_weight", "output_weight", "D")
-        return save_npz(path, "SelectiveLayer", {name: getattr(self, name) for name in names}, {})
-
-    @staticmethod
-    def load(path: str | Path) -> SelectiveLayer:
-        """Read what :meth:`save` wrote to ``path``."""
-        return from_selective(**load_npz(path, "SelectiveLayer")[0])
 
     def _gates(self, u: Any) -> tuple[Array, Array, Array, Array]:
         u = as_array(u, "u", shape=("T", len(self.A)), real=True)

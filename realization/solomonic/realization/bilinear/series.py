@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._html import table
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._validate import Array, as_array, describe, frozen
 from ..equivalence import Equivalence
 from . import _lyapunov
@@ -21,7 +21,7 @@ __all__ = ["RationalSeries"]
 
 
 @dataclass(frozen=True, eq=False)
-class RationalSeries:
+class RationalSeries(Result):
     r"""A function of strings that a weighted automaton computes, which is also a linear second-order RNN.
 
     .. math:: f(w_1 \dots w_T) = \alpha^T M_{w_1} M_{w_2} \cdots M_{w_T}\, \omega, \qquad
@@ -392,7 +392,6 @@ class RationalSeries:
         q = np.maximum(q, floor * q.max())
         return float(2 ** -np.sum(p / p.sum() * np.log2(q / q.sum())))
 
-    # ---------------------------------------------------------------- files
     @staticmethod
     def from_pautomac(path: str | Path) -> RationalSeries:
         """Read a probabilistic automaton in the PAutomaC format (I, F, S, T) from ``path``.
@@ -428,14 +427,3 @@ class RationalSeries:
         for (state, letter, target), value in parts["T"].items():
             letters[letter, state, target] = (1 - omega[state]) * parts["S"].get((state, letter), 0.0) * value
         return RationalSeries(alpha, letters, omega)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the weights as .npz to ``path``, whole or not at all; return the path."""
-        arrays = {name: getattr(self, name) for name in ("initial", "transitions", "final")}
-        return save_npz(path, "RationalSeries", arrays, {})
-
-    @staticmethod
-    def load(path: str | Path) -> RationalSeries:
-        """Read a series that :meth:`save` wrote to ``path``."""
-        arrays, _ = load_npz(path, "RationalSeries")
-        return RationalSeries(**arrays)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._html import table
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._validate import Array, as_array, as_index, as_square, describe, frozen
 from ..equivalence import Equivalence
 from ..gramians import Gramians
@@ -26,7 +25,7 @@ __all__ = ["BilinearSystem"]
 
 
 @dataclass(frozen=True, eq=False)
-class BilinearSystem:
+class BilinearSystem(Result):
     r"""A bilinear system in discrete time, with several inputs and outputs.
 
     .. math:: x_{t+1} = A x_t + \sum_{j=1}^m u_{t,j} N_j x_t + B u_t, \qquad y_t = C x_t + D u_t.
@@ -445,15 +444,3 @@ class BilinearSystem:
             under white inputs.
         """
         return truncate(self, order, input_scale, gramians)
-
-    # ---------------------------------------------------------------- files
-    def save(self, path: str | Path) -> Path:
-        """Write the matrices as .npz to ``path``, whole or not at all; return the path."""
-        arrays = {name: getattr(self, name) for name in "ANBCD"}
-        return save_npz(path, "BilinearSystem", arrays, {})
-
-    @staticmethod
-    def load(path: str | Path) -> BilinearSystem:
-        """Read a system that :meth:`save` wrote to ``path``."""
-        arrays, _ = load_npz(path, "BilinearSystem")
-        return BilinearSystem(**arrays)

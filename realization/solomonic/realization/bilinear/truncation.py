@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._html import table
 from .._linalg import EPS
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._validate import Array, as_index
 from . import _lyapunov
 
@@ -23,7 +22,7 @@ __all__ = ["Truncation", "truncate"]
 
 
 @dataclass(frozen=True, eq=False)
-class Truncation:
+class Truncation(Result):
     r"""A bilinear system cut to fewer states.
 
     Parameters
@@ -68,21 +67,6 @@ class Truncation:
             for k, value in enumerate(self.hankel_singular_values)
         ]
         return table(("state", "Hankel singular value", ""), rows, caption=repr(self))
-
-    def save(self, path: str | Path) -> Path:
-        """Write the system and the errors as .npz to ``path``, whole or not at all; return the path."""
-        arrays = {name: getattr(self.system, name) for name in "ANBCD"}
-        arrays["hankel_singular_values"] = self.hankel_singular_values
-        return save_npz(path, "Truncation", arrays, {k: getattr(self, k) for k in ("estimate", "error", "size")})
-
-    @staticmethod
-    def load(path: str | Path) -> Truncation:
-        """Read what :meth:`save` wrote to ``path``."""
-        from .system import BilinearSystem
-
-        arrays, words = load_npz(path, "Truncation")
-        system = BilinearSystem(**{name: arrays[name] for name in "ANBCD"})
-        return Truncation(system, arrays["hankel_singular_values"], words["estimate"], words["error"], words["size"])
 
 
 def truncate(

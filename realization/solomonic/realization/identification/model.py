@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._html import table
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._systems import Matrices, as_matrices, to_statespace
 from .._validate import Array, as_array, as_index, as_square, frozen
 from ..gramians import gramian_factors
@@ -31,7 +28,7 @@ __all__ = ["IdentificationReport", "InnovationModel"]
 
 
 @dataclass(frozen=True, eq=False)
-class IdentificationReport:
+class IdentificationReport(Result):
     """How a model was found.
 
     Parameters
@@ -81,7 +78,7 @@ def _no_offset() -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class InnovationModel:
+class InnovationModel(Result):
     r"""A linear model in innovation form.
 
     .. math:: x_{t+1} = A x_t + B (u_{t-d} - \bar u) + K e_t, \qquad y_t = \bar y + C x_t + D (u_{t-d} - \bar u) + e_t,
@@ -525,73 +522,3 @@ class InnovationModel:
             )
         form = innovation_form(m.A, m.C, q, s, r)
         return cls(m.A, m.B, m.C, m.D, form.K, form.covariance, dt=m.dt)
-
-    def packed(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Return the model as named arrays and JSON-able words, which ``unpacked`` turns back."""
-        arrays: dict[str, Array] = {
-            name: getattr(self, name) for name in
-            ("A", "B", "C", "D", "K", "innovation_covariance", "y_offset", "u_offset")
-        }  # fmt: skip
-        arrays |= {f"initial_state_{i}": x for i, x in enumerate(self.initial_states)}
-        arrays |= {f"innovations_{i}": e for i, e in enumerate(self.innovations)}
-        words: dict[str, Any] = {"dt": self.dt, "delay": list(self.delay), "report": None}
-        if self.report is not None:
-            r, o = self.report, self.report.order
-            words["report"] = {
-                "method": r.method, "past": r.past, "future": r.future, "samples": r.samples,
-                "free_radius": r.free_radius, "stability_price": r.stability_price, "feedthrough": r.feedthrough,
-                "chosen": o.chosen, "rule": o.rule, "choices": dict(o.choices), "criteria": list(o.criteria),
-            }  # fmt: skip
-            arrays |= {"order_orders": o.orders, "order_values": o.singular_values}
-            arrays |= {f"order_{name}": score for name, score in o.criteria.items()}
-        return arrays, words
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the model to ``path`` (.npz): matrices, offsets, delay, innovations, and how it was found.
-
-        Parameters
-        ----------
-        path : str or path
-            The file; written whole or not at all.
-
-        Returns
-        -------
-        Path
-            The file written.
-        """
-        return save_npz(path, "InnovationModel", *self.packed())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> InnovationModel:
-        """Read a model that ``save`` wrote to ``path``."""
-        return cls.unpacked(*load_npz(path, "InnovationModel"))
-
-    @classmethod
-    def unpacked(cls, arrays: Mapping[str, Array], words: Mapping[str, Any]) -> InnovationModel:
-        """Make a model of the ``arrays`` and ``words`` that ``packed`` gave."""
-        report, r = None, words["report"]
-        if r is not None:
-            evidence = OrderEvidence(
-                arrays["order_orders"], arrays["order_values"], {k: arrays[f"order_{k}"] for k in r["criteria"]},
-                r["choices"], r["chosen"], r["rule"],
-            )  # fmt: skip
-            report = IdentificationReport(
-                r["method"], r["past"], r["future"], r["samples"], evidence, r["free_radius"], r["stability_price"],
-                r["feedthrough"],
-            )  # fmt: skip
-
-        def numbered(stem: str) -> tuple[Array, ...]:
-            count = sum(name.startswith(stem) for name in arrays)
-            return tuple(arrays[f"{stem}{i}"] for i in range(count))
-
-        names = ("A", "B", "C", "D", "K", "innovation_covariance")
-        return cls(
-            *(arrays[name] for name in names),
-            dt=words["dt"],
-            y_offset=arrays["y_offset"],
-            u_offset=arrays["u_offset"],
-            delay=words["delay"] if words["delay"] else 0,
-            initial_states=numbered("initial_state_"),
-            innovations=numbered("innovations_"),
-            report=report,
-        )

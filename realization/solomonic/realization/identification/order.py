@@ -9,6 +9,7 @@ import numpy as np
 
 from .._html import table
 from .._linalg import triangle
+from .._results import Result
 from .._validate import Array, frozen
 from ._horizons import log_det
 from ._subspace import Subspace
@@ -19,7 +20,7 @@ CRITERIA = ("aic", "bic", "svc", "gap")
 
 
 @dataclass(frozen=True, eq=False)
-class OrderEvidence:
+class OrderEvidence(Result):
     r"""What each rule says of the order.
 
     Parameters

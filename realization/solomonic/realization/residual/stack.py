@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from .._html import table
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._validate import Array, as_array
 from ..identification.model import InnovationModel
 from ..identification.whiteness import Whiteness, whiteness
@@ -23,7 +21,7 @@ __all__ = ["ResidualStack"]
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualStack:
+class ResidualStack(Result):
     r"""A cascade of one-step predictors, each fed the prediction residual of the one before.
 
     .. math:: r^{(0)} = y,\qquad r^{(k)}_t = r^{(k-1)}_t - \hat r^{(k-1)}_{t|t-1},\qquad
@@ -167,20 +165,3 @@ class ResidualStack:
             for name, m in zip(self.names, self.models, strict=True)
         ]
         return table(["layer", "states", "variance of what it leaves"], rows, caption=repr(self))
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the stack to ``path`` (.npz), whole or not at all."""
-        packed = [model.packed() for model in self.models]
-        arrays = {f"{k}/{name}": array for k, (each, _) in enumerate(packed) for name, array in each.items()}
-        words = {"names": list(self.names), "skip": self.skip, "models": [each for _, each in packed]}
-        return save_npz(path, "ResidualStack", arrays, words)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ResidualStack:
-        """Read a stack that ``save`` wrote to ``path``."""
-        arrays, words = load_npz(path, "ResidualStack")
-        models = []
-        for k, each in enumerate(words["models"]):
-            own = {name.split("/", 1)[1]: array for name, array in arrays.items() if name.startswith(f"{k}/")}
-            models.append(InnovationModel.unpacked(own, each))
-        return cls(tuple(words["names"]), tuple(models), words["skip"])

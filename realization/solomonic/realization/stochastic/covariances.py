@@ -8,11 +8,13 @@ import numpy as np
 import scipy.fft
 
 from .._linalg import norm2
+from .._results import held
 from .._validate import Array, as_array, as_index, as_square
 
 __all__ = ["Covariances", "as_covariances", "sample_covariances"]
 
 
+@held
 class Covariances(NamedTuple):
     r"""Covariances of a stationary process: :math:`\Lambda_k = E y_{t+k} y_t^T = C A^{k-1} \bar C^T` for k > 0.
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from .._html import table
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._riccati import doubling
 from .._validate import Array, as_array, as_number, frozen
 from .covariances import Covariances, as_covariances
@@ -35,7 +33,7 @@ def innovation_gain(cov: Covariances, P: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True, eq=False)
-class FaurreInterval:
+class FaurreInterval(Result):
     r"""The set of state covariances of the minimal models of a process: convex, compact, with a least and a greatest.
 
     Parameters
@@ -65,18 +63,6 @@ class FaurreInterval:
     def _repr_html_(self) -> str:
         rows = [[name, np.array2string(p, precision=4)] for name, p in (("P-", self.P_minus), ("P+", self.P_plus))]
         return table(["", "state covariance"], rows, caption=repr(self))
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the interval and its process to ``path`` (.npz), whole or not at all."""
-        arrays = {"P_minus": self.P_minus, "P_plus": self.P_plus, **self.covariances._asdict()}
-        return save_npz(path, "FaurreInterval", arrays, {})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> FaurreInterval:
-        """Read an interval that ``save`` wrote to ``path``."""
-        arrays, _ = load_npz(path, "FaurreInterval")
-        process = Covariances(*(arrays[name] for name in Covariances._fields))
-        return cls(arrays["P_minus"], arrays["P_plus"], process)
 
     def between(self, theta: float) -> Array:
         """Return P- + ``theta`` (P+ - P-), a member for every ``theta`` from 0 to 1 (the set is convex)."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 
 from .._html import table
-from .._npz import load_npz, save_npz
+from .._results import Result
 from .._systems import Matrices, to_statespace
 from .._validate import Array, as_array, as_index, as_square, frozen
 from ..identification._scan import linear_states
@@ -43,7 +41,7 @@ class Simulation(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class StochasticModel:
+class StochasticModel(Result):
     r"""A stationary linear model driven by white noise of unit variance.
 
     .. math:: \text{forward:}\quad x_{t+1} = A x_t + B w_t, \quad y_t = C x_t + D w_t; \qquad
@@ -154,17 +152,6 @@ class StochasticModel:
             A shaping filter W(z), with W(z) W(1/z)^T the density; of a backward model, the filter of reversed time.
         """
         return to_statespace(Matrices(self.A, self.B, self.C, self.D, dt))
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the model to ``path`` (.npz), whole or not at all."""
-        arrays = {name: getattr(self, name) for name in ("A", "B", "C", "D", "P")}
-        return save_npz(path, "StochasticModel", arrays, {"direction": self.direction})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> StochasticModel:
-        """Read a model that ``save`` wrote to ``path``."""
-        arrays, words = load_npz(path, "StochasticModel")
-        return cls(**{name: arrays[name] for name in ("A", "B", "C", "D", "P")}, direction=words["direction"])
 
 
 def _noise_factors(joint: Array, n: int) -> tuple[Array, Array]:

@@ -49,9 +49,6 @@ class PositiveReal(Result):
     amount: float
     covariances: Covariances
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "covariances", Covariances(*self.covariances))  # a file has a plain tuple
-
     def __bool__(self) -> bool:
         return self.verdict is True
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from .._html import table
-from .._npz import load_npz, save_npz
 from .._repair import RepairWarning
+from .._results import Result
 from .._systems import Matrices
 from .._validate import Array, as_array, as_index, as_number, frozen
 from ..gramians import gramian_factors
@@ -26,7 +24,7 @@ __all__ = ["DynamicTexture"]
 
 
 @dataclass(frozen=True, eq=False)
-class DynamicTexture:
+class DynamicTexture(Result):
     r"""A film as a stationary process: :math:`x_{t+1} = A x_t + w_t`, frame = mean + C x_t.
 
     Parameters
@@ -261,19 +259,6 @@ class DynamicTexture:
         """Turn ``states`` [T, n] into frames [T, H, W]."""
         x = as_array(states, "states", shape=("T", self.order), real=True)
         return (self.mean + x @ self.C.T).reshape(len(x), *self.shape)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the texture to ``path`` (.npz), whole or not at all."""
-        arrays = {name: getattr(self, name) for name in ("A", "C", "Q", "mean", "states")}
-        words = {"shape": list(self.shape), "explained": self.explained, "stability_price": self.stability_price}
-        return save_npz(path, "DynamicTexture", arrays, words)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> DynamicTexture:
-        """Read a texture that ``save`` wrote to ``path``."""
-        arrays, words = load_npz(path, "DynamicTexture")
-        shape = tuple(words["shape"])
-        return cls(**arrays, shape=shape, explained=words["explained"], stability_price=words["stability_price"])
 
 
 def _stable_dynamics(states: Array) -> tuple[Array, float]:
