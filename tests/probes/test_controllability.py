@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.func import jacrev
 
 from solomonic.probes import controllability, steer
 from solomonic.probes.products import InputsToState
@@ -14,7 +15,7 @@ from .small import small_model, tokens
 def jacobian(model, ids, layer: int, span: int) -> np.ndarray:
     memory = model(ids[:, : ids.shape[1] - span]).memory
     operator = InputsToState(model, memory, ids[:, -span:], layer)
-    full = torch.func.jacrev(lambda e: operator.states(e[None])[0])(operator.embedded)  # type: ignore[misc]
+    full = jacrev(lambda e: operator.states(e[None])[0])(operator.embedded)
     return full.reshape(operator.inputs, -1).numpy()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from tqdm.auto import tqdm
 
 from .lm import HybridLM
 from .memory import Memory
+
+if TYPE_CHECKING:
+    from .adapters import AdaptedLM
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,7 @@ class Generation:
 
 @torch.no_grad()
 def generate(
-    model: HybridLM,
+    model: HybridLM | AdaptedLM,
     ids: Tensor,
     tokens: int,
     *,
@@ -55,7 +59,7 @@ def generate(
 
     Parameters
     ----------
-    model : HybridLM
+    model : HybridLM or AdaptedLM
         The model.
     ids : Tensor
         Prompts [B, T], all of one length, T >= 1.

@@ -16,6 +16,7 @@ from solomonic.models.lm import mamba2_of
 
 from .inputs import as_count, as_ids, as_layers, as_level, as_rng
 from .labelled import provenance, units
+from .recurrence import readout, steps
 from .statistics import bootstrap_interval
 from .taps import state_kind
 from .trace import Trace, trace
@@ -307,32 +308,12 @@ def _balanced(run: Trace, layers: tuple[int, ...]) -> dict[int, _Balanced]:
 
 
 def _second_moment(run: Trace, layer: int) -> np.ndarray:
-    """Mean over prompts, tokens and channels of h' h, [H, N, N]."""
-    total, count = 0.0, 0
-    for h in _states(run, layer):
-        total = total + np.einsum("bthpn,bthpm->hnm", h, h, optimize=True)
-        count += h.shape[0] * h.shape[1] * h.shape[3]
-    return np.asarray(total) / count
-
-
-def _states(run: Trace, layer: int, most: int = 1 << 25):
-    """All states in stretches [prompts, some tokens, H, P, N] of at most 256 MB."""
-    prompts, steps, heads, channels = run.u(layer).shape
-    size = prompts * heads * channels * run.C(layer).shape[-1]
-    step = max(1, most // size)
-    if step >= steps:
-        yield run.states(layer, times=np.arange(steps))
-        return
-    from .recurrence import steps as walk
-
-    buffer = []
-    for h in walk(run.log_decay(layer), run.B(layer), run.u(layer), run.initial_state(layer)):
-        buffer.append(h.copy())
-        if len(buffer) == step:
-            yield np.stack(buffer, 1)
-            buffer = []
-    if buffer:
-        yield np.stack(buffer, 1)
+    """Mean over prompts, tokens and channels of h' h, [H, N, N]; states are not held."""
+    u = run.u(layer)
+    total = 0.0
+    for h in steps(run.log_decay(layer), run.B(layer), u, run.initial_state(layer)):
+        total = total + np.einsum("bhpn,bhpm->hnm", h, h, optimize=True)
+    return np.asarray(total) / (u.shape[0] * u.shape[1] * u.shape[3])
 
 
 def _balance(states: np.ndarray, reads: np.ndarray) -> _Balanced:
@@ -380,8 +361,6 @@ def _expected(run: Trace, layer: int, found: _Balanced, r: int) -> tuple[np.ndar
 
 def _error(run: Trace, layer: int, found: _Balanced, r: int) -> np.ndarray:
     """Relative mean square error of each head's output when its state is projected, at the inputs of the full run."""
-    from .recurrence import readout
-
     # What is discarded is a system of its own: written by the other directions, read by them.
     write = np.einsum("bthn,hnk->bthk", run.B(layer), found.write[:, :, r:], optimize=True)
     read = np.einsum("bthn,hnk->bthk", run.C(layer), found.read[:, :, r:], optimize=True)

@@ -10,31 +10,25 @@ import torch
 import xarray as xr
 from scipy.sparse.linalg import LinearOperator, lsmr
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM
 
-from .inputs import as_count, as_model, as_rng
+from .inputs import as_count, as_model, as_rng, as_tolerance, one_text, state_layers
 from .labelled import provenance, units
-from .observability import as_tolerance, one_text, state_layers
-from .products import InputsToState, top_directions
+from .products import InputsToState
+from .state_spectra import SPECTRUM_UNITS, state_spectra
 
 __all__ = ["controllability", "steer"]
 
 _UNITS = {
+    **SPECTRUM_UNITS,
     "singular_value": ("singular value of the map from the last embeddings to the state", "1"),
     "residual": ("error of the pair, |JJ'v - s^2 v|", "1"),
-    "vector": ("direction of the state", "1"),
-    "energy": ("sum of the squares of all singular values, estimated", "1"),
-    "captured": ("share of the energy in the directions that were computed", "1"),
-    "rank": ("directions above the tolerance among those that were computed", "1"),
-    "saturated": ("whether all of them are above it: then the rank is a lower bound", "1"),
-    "nominal": ("numbers in the state", "1"),
-    "direction": ("direction, the easiest to reach first", "1"),
     "move": ("change of the embedding of each token", "1"),
     "energy_bound": ("energy of the least move of the linearised model", "1"),
     "move_energy": ("energy of the move, the sum of its squares", "1"),
     "gap": ("distance from the target over that before", "1"),
+    "gap_tokens": ("the same with the nearest tokens in place", "1"),
     "token": ("token whose embedding is nearest to the moved one", "1"),
 }
 
@@ -122,33 +116,16 @@ def controllability(
     iterations = as_count(iterations, "iterations", 0)
     tol = as_tolerance(tol)
     generator, seed = as_rng(rng)
-    found = {}
-    for layer in tqdm(chosen, disable=not progress, unit="layer", desc="controllability"):
-        operator = _operator(model, text, layer, span, rows)
-        found[layer] = (operator, *top_directions(operator, directions, iterations=iterations, generator=generator))
-    some = next(iter(found.values()))[0]
-    heads, channels, width = some.state.shape
-    values = np.stack([f[1].numpy() for f in found.values()])
-    vectors = np.stack([f[2].reshape(-1, heads, channels, width).numpy() for f in found.values()])
-    energy = np.array([f[4] for f in found.values()])
-    above = (values > tol * values[:, :1]) & (values > 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        captured = np.where(energy > 0, (values**2).sum(1) / energy, np.nan)
-    data = {
-        "singular_value": (("layer", "direction"), values),
-        "residual": (("layer", "direction"), np.stack([f[3].numpy() for f in found.values()])),
-        "vector": (("layer", "direction", "head", "channel", "state"), vectors),
-        "energy": ("layer", energy),
-        "captured": ("layer", captured),
-        "rank": ("layer", above.sum(1)),
-        "saturated": ("layer", above.all(1) & (values.shape[1] < some.inputs)),
-        "nominal": ("layer", np.full(len(chosen), some.inputs)),
-    }
-    coords = {
-        "layer": list(chosen),
-        "direction": np.arange(values.shape[1]),
-        "symbol": ("layer", [model.config.pattern[i] for i in chosen]),
-    }
+    operators = {layer: _operator(model, text, layer, span, rows) for layer in chosen}
+    data, coords = state_spectra(
+        operators,
+        directions,
+        tol=tol,
+        iterations=iterations,
+        generator=generator,
+        progress=progress,
+        name="controllability",
+    )
     arguments = {"ids": text, "layers": chosen, "span": span, "directions": directions, "iterations": iterations}
     attrs = {
         **provenance("controllability", model=model, arguments=arguments, seed=seed),
@@ -203,7 +180,7 @@ def steer(
           It bounds the energy from below where the model is linear in this range; ``gap`` says how far that is true.
         - ``gap`` (step): distance from the target over that at the start, the first entry 1.
         - ``token`` (time): tokens nearest to the moved embeddings, ``original`` (time); ``gap_tokens``: the gap with
-          those tokens in place; ``gap_original`` is 1 by definition.
+          those tokens in place.
 
     Raises
     ------

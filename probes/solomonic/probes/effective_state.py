@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from .inputs import as_count, as_cuts, as_level, as_rng
+from .inputs import as_count, as_cuts, as_level, as_rng, as_tolerance
 from .labelled import provenance_of, units
 from .registers import weights_by_lag
+from .run import Trace, as_trace
 from .statistics import bootstrap_interval
-from .trace import Trace
 
 __all__ = ["effective_state"]
 
@@ -112,13 +112,11 @@ def effective_state(
     >>> size["rank"].sel(part="state", layer=0, head=0).values[0]
     array([1., 3., 8., 1.])
     """
-    if not isinstance(trace, Trace):
-        raise TypeError(f"trace: expected a Trace, got {type(trace).__name__}; make one with trace(model, ids)")
+    as_trace(trace)
     share = as_level(share, "share")
     confidence = as_level(confidence, "confidence")
     resamples = as_count(resamples, "resamples")
-    if tol is not None and not 0 <= tol < 1:
-        raise ValueError(f"tol: expected a relative tolerance from 0 to below 1, got {tol!r}")
+    tol = None if tol is None else as_tolerance(tol)
     generator, seed = as_rng(rng)
     trace.require()
     held = [i for i in trace.attention_layers if "q" in trace.records[i]]
@@ -185,7 +183,7 @@ def effective_state(
             ),
             "seed": seed,
             "share": share,
-            "tol": 0.0 if tol is None else float(tol),
+            "tol": 0.0 if tol is None else tol,
             "error": trace.error,
         },
     )

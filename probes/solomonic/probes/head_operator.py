@@ -9,8 +9,8 @@ import xarray as xr
 
 from .inputs import as_level, as_rng
 from .labelled import provenance_of, units
+from .run import Trace, as_trace
 from .statistics import bootstrap_interval
-from .trace import Trace
 
 __all__ = ["hidden_attention", "receptive_field"]
 
@@ -77,7 +77,7 @@ def hidden_attention(trace: Trace, layer: int, head: int, *, times: Any = None) 
     >>> hidden_attention(trace(model, torch.arange(12)), 0, 1).weight.sizes
     Frozen({'prompt': 1, 'time': 12, 'lag': 12})
     """
-    run = _required(trace)
+    run = as_trace(trace).require()
     if run.kind(layer) == "delta":
         raise ValueError(
             f"layer: layer {layer} ({run.pattern[layer]}) has dense transitions; its whole operator is "
@@ -173,7 +173,7 @@ def receptive_field(
     >>> bool((field.distance.sel(part="state") < 200).all())
     True
     """
-    run = _required(trace)
+    run = as_trace(trace).require()
     share, confidence = as_level(share, "share"), as_level(confidence, "confidence")
     if isinstance(stretch, bool) or not isinstance(stretch, int | np.integer) or stretch < 1:
         raise ValueError(f"stretch: expected a whole number of tokens, got {stretch!r}")
@@ -245,12 +245,6 @@ def receptive_field(
         "left_out": ", ".join(f"layer {i} ({run.pattern[i]})" for i in run.state_layers if i not in states),
     }
     return units(xr.Dataset(data, coords, attrs), _UNITS)
-
-
-def _required(trace: Any) -> Trace:
-    if not isinstance(trace, Trace):
-        raise TypeError(f"trace: expected a Trace, got {type(trace).__name__}; make one with trace(model, ids)")
-    return trace.require()
 
 
 def _weights(run: Trace, layer: int, heads: slice, rows: np.ndarray) -> np.ndarray:

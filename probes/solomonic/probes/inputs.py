@@ -82,12 +82,44 @@ def as_cuts(cuts: Iterable[int] | int, length: int) -> np.ndarray:
     if isinstance(cuts, int | np.integer) and not isinstance(cuts, bool):
         count = as_count(cuts, "cuts")
         return np.unique(np.rint(np.linspace(1, length - 1, count + 2)[1:-1]).astype(np.int64))
-    value = np.atleast_1d(np.asarray(list(cuts) if not isinstance(cuts, np.ndarray) else cuts))  # type: ignore[arg-type]
+    value = np.asarray([*cuts] if isinstance(cuts, Iterable) else cuts)
     if value.ndim != 1 or value.size == 0 or not np.issubdtype(value.dtype, np.integer):
         raise ValueError(f"cuts: expected whole numbers, at least one, got {cuts!r}")
     if value.min() < 1 or value.max() > length - 1:
         raise ValueError(f"cuts: a text of {length} tokens has cuts from 1 to {length - 1}, got {cuts!r}")
     return np.unique(value).astype(np.int64)
+
+
+def one_text(model: HybridLM | AdaptedLM, ids: Any) -> Tensor:
+    """Token ids [1, T] of one text."""
+    text = as_ids(ids, model)
+    if len(text) != 1:
+        raise ValueError(f"ids: expected one text [T], got {len(text)} prompts")
+    return text
+
+
+def state_layers(model: HybridLM | AdaptedLM, layers: Iterable[int] | int | None) -> tuple[int, ...]:
+    """The layers asked for, which must have a state; all that have one for None."""
+    pattern = model.config.pattern
+    chosen = as_layers(layers, len(pattern))
+    parts = model.empty_memory().layers
+    stateful = [isinstance(parts[i].get("state"), Tensor) for i in range(len(pattern))]
+    if layers is None:
+        chosen = tuple(i for i in chosen if stateful[i])
+    lacking = [i for i in chosen if not stateful[i]]
+    if lacking or not chosen:
+        where = (
+            f"layer {lacking[0]} ({pattern[lacking[0]]}) has none" if lacking else f"none of {'-'.join(pattern)} has"
+        )
+        raise ValueError(f"layers: expected layers with a state space state; {where}")
+    return chosen
+
+
+def as_tolerance(tol: Any) -> float:
+    """A relative tolerance from 0 to below 1."""
+    if isinstance(tol, bool) or not isinstance(tol, int | float | np.number) or not 0 <= tol < 1:
+        raise ValueError(f"tol: expected a relative tolerance from 0 to below 1, got {tol!r}")
+    return float(tol)
 
 
 def as_level(value: Any, name: str) -> float:

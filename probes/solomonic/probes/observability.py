@@ -9,29 +9,24 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from solomonic.models import AdaptedLM, HybridLM, Memory
+from solomonic.models import AdaptedLM, HybridLM, Memory, generate
 
-from .inputs import as_count, as_ids, as_layers, as_model, as_rng
+from .inputs import as_count, as_model, as_rng, as_tolerance, one_text, state_layers
 from .labelled import provenance, units
-from .products import StateToLogits, top_directions
+from .products import StateToLogits
+from .state_spectra import SPECTRUM_UNITS, state_spectra
 
 __all__ = ["observability"]
 
 _UNITS = {
+    **SPECTRUM_UNITS,
     "singular_value": ("singular value of the map from the state to the next logits", "nat"),
     "residual": ("error of the pair, |J'J v - s^2 v|", "nat^2"),
-    "vector": ("direction of the state", "1"),
     "energy": ("sum of the squares of all singular values, estimated", "nat^2"),
-    "captured": ("share of the energy in the directions that were computed", "1"),
-    "rank": ("directions above the tolerance among those that were computed", "1"),
-    "saturated": ("whether all of them are above it: then the rank is a lower bound", "1"),
-    "nominal": ("numbers in the state", "1"),
     "seen_share": ("share of the norm squared of the state in the directions above the tolerance", "1"),
     "jacobian_bytes": ("size that the Jacobian would have", "B"),
     "product_bytes": ("logits and tangents that are held at a time", "B"),
-    "direction": ("direction, the most visible first", "1"),
 }
 
 
@@ -140,45 +135,28 @@ def observability(
     tol = as_tolerance(tol)
     generator, seed = as_rng(rng)
     memory, ahead, cut = place(model, text, horizon, future)
-    found = {}
-    for layer in tqdm(chosen, disable=not progress, unit="layer", desc="observability"):
-        operator = StateToLogits(model, memory, ahead, layer, rows)
-        found[layer] = (operator, *top_directions(operator, directions, iterations=iterations, generator=generator))
-    some = next(iter(found.values()))[0]
-    heads, channels, width = some.state.shape
-    values = np.stack([f[1].numpy() for f in found.values()])
-    vectors = np.stack([f[2].reshape(-1, heads, channels, width).numpy() for f in found.values()])
-    energy = np.array([f[4] for f in found.values()])
-    above = (values > tol * values[:, :1]) & (values > 0)
-    states = np.stack([f[0].state.double().numpy() for f in found.values()])
-    inside = np.einsum("ldhpn,lhpn->ld", vectors, states) ** 2
-    element = some.state.element_size()
+    operators = {layer: StateToLogits(model, memory, ahead, layer, rows) for layer in chosen}
+    data, coords = state_spectra(
+        operators,
+        directions,
+        tol=tol,
+        iterations=iterations,
+        generator=generator,
+        progress=progress,
+        name="observability",
+    )
+    states = np.stack([each.state.double().numpy() for each in operators.values()])
+    inside = np.einsum("ldhpn,lhpn->ld", data["vector"][1], states) ** 2
+    seen = np.arange(inside.shape[1]) < data["rank"][1][:, None]
+    element = operators[chosen[0]].state.element_size()
     logits = horizon * model.config.vocab_size
-    with np.errstate(invalid="ignore", divide="ignore"):
-        captured = np.where(energy > 0, (values**2).sum(1) / energy, np.nan)
-    data = {
-        "singular_value": (("layer", "direction"), values),
-        "residual": (("layer", "direction"), np.stack([f[3].numpy() for f in found.values()])),
-        "vector": (("layer", "direction", "head", "channel", "state"), vectors),
-        "energy": ("layer", energy),
-        "captured": ("layer", captured),
-        "rank": ("layer", above.sum(1)),
-        "saturated": ("layer", above.all(1) & (values.shape[1] < some.inputs)),
-        "nominal": ("layer", np.full(len(chosen), some.inputs)),
-        "seen_share": ("layer", (inside * above).sum(1) / np.maximum((states**2).sum((1, 2, 3)), 1e-300)),
-        "jacobian_bytes": ((), some.inputs * logits * element),
+    data |= {
+        "seen_share": ("layer", (inside * seen).sum(1) / np.maximum((states**2).sum((1, 2, 3)), 1e-300)),
+        "jacobian_bytes": ((), operators[chosen[0]].inputs * logits * element),
         "product_bytes": ((), 2 * min(rows, directions + 8) * logits * element),
         "token": ("time", ahead[0].numpy()),
     }
-    coords = {
-        "layer": list(chosen),
-        "direction": np.arange(values.shape[1]),
-        "head": np.arange(heads),
-        "channel": np.arange(channels),
-        "state": np.arange(width),
-        "time": np.arange(cut, cut + horizon),
-        "symbol": ("layer", [model.config.pattern[i] for i in chosen]),
-    }
+    coords["time"] = np.arange(cut, cut + horizon)
     arguments = {
         "ids": text,
         "layers": chosen,
@@ -197,38 +175,6 @@ def observability(
     return units(xr.Dataset(data, coords, attrs), _UNITS)
 
 
-def one_text(model: HybridLM | AdaptedLM, ids: Any) -> Tensor:
-    """Token ids [1, T] of one text."""
-    text = as_ids(ids, model)
-    if len(text) != 1:
-        raise ValueError(f"ids: expected one text [T], got {len(text)} prompts")
-    return text
-
-
-def state_layers(model: HybridLM | AdaptedLM, layers: Iterable[int] | int | None) -> tuple[int, ...]:
-    """The layers asked for, which must have a state; all that have one for None."""
-    pattern = model.config.pattern
-    chosen = as_layers(layers, len(pattern))
-    parts = model.empty_memory().layers
-    stateful = [isinstance(parts[i].get("state"), Tensor) for i in range(len(pattern))]
-    if layers is None:
-        chosen = tuple(i for i in chosen if stateful[i])
-    lacking = [i for i in chosen if not stateful[i]]
-    if lacking or not chosen:
-        where = (
-            f"layer {lacking[0]} ({pattern[lacking[0]]}) has none" if lacking else f"none of {'-'.join(pattern)} has"
-        )
-        raise ValueError(f"layers: expected layers with a state space state; {where}")
-    return chosen
-
-
-def as_tolerance(tol: Any) -> float:
-    """A relative tolerance from 0 to below 1."""
-    if isinstance(tol, bool) or not isinstance(tol, int | float | np.number) or not 0 <= tol < 1:
-        raise ValueError(f"tol: expected a relative tolerance from 0 to below 1, got {tol!r}")
-    return float(tol)
-
-
 def place(model: HybridLM | AdaptedLM, text: Tensor, horizon: int, future: str) -> tuple[Memory, Tensor, int]:
     """Memory before the cut, the tokens [1, horizon] after it, and the cut."""
     if future not in ("text", "greedy"):
@@ -244,17 +190,5 @@ def place(model: HybridLM | AdaptedLM, text: Tensor, horizon: int, future: str) 
             return model(text[:, : steps - horizon]).memory, text[:, steps - horizon :], steps - horizon
     with torch.no_grad():
         out = model(text)
-    said, _ = greedy(model, out.memory, out.logits[:, -1].argmax(-1), horizon)
-    return out.memory, said[:, :horizon], steps
-
-
-@torch.no_grad()
-def greedy(model: HybridLM | AdaptedLM, memory: Memory, first: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Tokens [B, steps + 1] that begin with ``first`` and go on greedily, and the logits [B, steps, V] after each."""
-    said, logits = [first[:, None]], []
-    for _ in range(steps):
-        out = model(said[-1], memory=memory)
-        memory = out.memory
-        logits.append(out.logits)
-        said.append(out.logits[:, -1:].argmax(-1))
-    return torch.cat(said, 1), torch.cat(logits, 1)
+    first = out.logits[:, -1:].argmax(-1)
+    return out.memory, torch.cat([first, generate(model, first, horizon - 1, memory=out.memory).ids], 1), steps

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.func import jvp, vjp
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
 
-__all__ = ["InputsToState", "StateToLogits", "top_directions"]
+__all__ = ["InputsToState", "StateToLogits"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,21 +62,13 @@ class StateToLogits:
         out = self.model(self.ids.expand(count, -1), memory=memory).logits
         return out - out.mean(-1, keepdim=True)
 
-    def forward(self, directions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """J v for directions [k, n], some at a time: (directions [b, n], products [b, tau, V])."""
-        for part in directions.split(self.rows):
-            at = self.state.expand(len(part), *self.state.shape).clone()
-            _, product = torch.func.jvp(self.logits, (at,), (part.view_as(at),))  # type: ignore[misc]
-            yield part, product.detach()
-
     def gram(self, directions: Tensor) -> tuple[Tensor, Tensor]:
         """J' J v [k, n] and |J v|^2 [k] for directions [k, n]: a forward and a reverse product each."""
         products, energy = [], []
         for part in directions.split(self.rows):
             at = self.state.expand(len(part), *self.state.shape).clone()
-            _, along = torch.func.jvp(self.logits, (at,), (part.view_as(at),))  # type: ignore[misc]
-            _, pull = torch.func.vjp(self.logits, at)  # type: ignore[misc]
-            along = along.detach()
+            along = jvp(self.logits, (at,), (part.view_as(at),))[1].detach()
+            pull = vjp(self.logits, at)[1]
             products.append(pull(along)[0].detach().reshape(len(part), -1))
             energy.append(along.square().sum((1, 2)))
         return torch.cat(products), torch.cat(energy)
@@ -149,7 +140,7 @@ class InputsToState:
         out = []
         for part in moves.split(self.rows):
             at = self.embedded.expand(len(part), *self.embedded.shape).clone()
-            _, product = torch.func.jvp(self.states, (at,), (part.view_as(at),))  # type: ignore[misc]
+            product = jvp(self.states, (at,), (part.view_as(at),))[1]
             out.append(product.detach().reshape(len(part), -1))
         return torch.cat(out)
 
@@ -158,7 +149,7 @@ class InputsToState:
         out = []
         for part in directions.split(self.rows):
             at = self.embedded.expand(len(part), *self.embedded.shape).clone()
-            _, pull = torch.func.vjp(self.states, at)  # type: ignore[misc]
+            pull = vjp(self.states, at)[1]
             out.append(pull(part.view(len(part), *self.state.shape))[0].detach().reshape(len(part), -1))
         return torch.cat(out)
 
@@ -166,32 +157,3 @@ class InputsToState:
         """J J' w [k, n] and |J' w|^2 [k] for directions [k, n]."""
         back = self.reverse(directions)
         return self.forward(back), back.square().sum(1)
-
-
-def top_directions(
-    operator: StateToLogits | InputsToState, count: int, *, iterations: int, generator: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Singular values [k], singular vectors in the state [k, n], residuals [k], estimated sum of squares of all.
-
-    Subspace iteration with the Rayleigh-Ritz step on the Gramian G of the state (J'J of what reads it, JJ' of what
-    writes it); the residual |G v - s^2 v| is that of each pair.
-    """
-    n = operator.inputs
-    count = min(count, n)
-    block = min(n, count + 8)
-    like = operator.state
-    start = torch.from_numpy(generator.standard_normal((block, n))).to(like)
-    image, energy = operator.gram(start)
-    total = float(energy.double().mean())
-    for _ in range(iterations):
-        basis = torch.linalg.qr(image.double().T).Q.T.to(like)
-        image, _ = operator.gram(basis)
-    basis = torch.linalg.qr(image.double().T).Q.T.to(like)
-    image, _ = operator.gram(basis)
-    small = (basis.double() @ image.double().T + image.double() @ basis.double().T) / 2
-    values, rotation = torch.linalg.eigh(small)
-    order = torch.argsort(values, descending=True)[:count]
-    values, rotation = values[order].clamp(min=0), rotation[:, order]
-    vectors = rotation.T @ basis.double()
-    residual = (rotation.T @ image.double() - values[:, None] * vectors).norm(dim=1)
-    return values.sqrt(), vectors, residual, total

@@ -10,8 +10,8 @@ import xarray as xr
 
 from .inputs import as_count, as_lags, as_layers, as_level, as_rng, log_spaced
 from .labelled import provenance_of, units
+from .run import Trace, as_trace
 from .statistics import kaplan_meier
-from .trace import Trace
 
 __all__ = ["retention"]
 
@@ -124,8 +124,7 @@ def retention(
     >>> kept.half_life.dims
     ('layer', 'head')
     """
-    if not isinstance(trace, Trace):
-        raise TypeError(f"trace: expected a Trace, got {type(trace).__name__}; make one with trace(model, ids)")
+    as_trace(trace)
     level = as_level(level, "level")
     confidence = as_level(confidence, "confidence")
     resamples = as_count(resamples, "resamples")

@@ -426,6 +426,13 @@ class Trace:
         return f"<p>{html.escape(repr(self))}</p><table>{head}{rows}</table>"
 
 
+def as_trace(trace: Any) -> Trace:
+    """The trace itself, or a TypeError that says how to make one."""
+    if not isinstance(trace, Trace):
+        raise TypeError(f"trace: expected a Trace, got {type(trace).__name__}; make one with trace(model, ids)")
+    return trace
+
+
 def mass_share(lse_fading: np.ndarray, lse_window: np.ndarray) -> np.ndarray:
     """sigmoid(lse_fading - lse_window), exactly 0 where there are no fading tokens."""
     with np.errstate(over="ignore"):

@@ -9,13 +9,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from solomonic.models import AdaptedLM, HybridLM, Memory
+from solomonic.models import AdaptedLM, HybridLM, Memory, generate
 
 from .divergence import kl_bits
-from .inputs import as_count, as_model, as_rng
+from .inputs import as_count, as_model, as_rng, as_tolerance, one_text, state_layers
 from .labelled import provenance, units
-from .observability import as_tolerance, greedy, one_text, place, state_layers
-from .products import StateToLogits, top_directions
+from .observability import place
+from .products import StateToLogits
+from .state_spectra import top_directions
 
 __all__ = ["unsaid"]
 
@@ -138,23 +139,23 @@ def unsaid(
     hidden -= visible.T @ (visible @ hidden)  # once more: rounding of the first time
     chance = torch.from_numpy(generator.standard_normal(h.numel()))
     units_ = [each / each.norm().clamp(min=1e-300) for each in (hidden, chance, vectors[0])]
-    first = ahead[:, 0]
-    baseline, _ = greedy(model, memory, first, horizon)
+    first = ahead[:, :1]
+    baseline = generate(model, first, horizon, memory=memory).ids
 
     def said(scale: float, direction: Tensor) -> Tensor:
         changed = _changed(memory, layer, operator.state, scale * size * direction)
-        return greedy(model, changed, first, horizon)[0]
+        return generate(model, first, horizon, memory=changed).ids
 
     found = _largest(lambda scale: bool(torch.equal(said(scale, units_[0]), baseline)), float(amount))
     tokens, kl = [], []
     for direction in units_:
-        tokens.append(said(found, direction)[0, 1:].numpy())
+        tokens.append(said(found, direction)[0].numpy())
         changed = _changed(memory, layer, operator.state, found * size * direction)
         with torch.no_grad():
             logits = model(ahead, memory=changed).logits
             kept = model(ahead, memory=memory).logits
         kl.append(kl_bits(kept[0], logits[0]).numpy())
-    own = baseline[0, 1:].numpy()
+    own = baseline[0].numpy()
     differs = np.array(tokens) != own
     shape = tuple(operator.state.shape)
     data = {

@@ -115,7 +115,9 @@ def _is_result(value: Any) -> bool:
 
 
 def variables(result: xr.Dataset, *names: str, what: str = "result") -> None:
-    """Refuse a Dataset that lacks variables, and say which probe gives them."""
+    """Refuse what is no Dataset, or lacks variables."""
+    if not isinstance(result, xr.Dataset):
+        raise TypeError(f"{what}: expected Dataset, got {type(result).__name__}")
     missing = [name for name in names if name not in result]
     if missing:
         raise ValueError(f"{what}: lacks {', '.join(missing)}; it has {', '.join(map(str, result.variables))}")

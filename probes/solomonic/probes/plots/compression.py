@@ -39,8 +39,6 @@ def compression(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> compression(result).get_ylabel()
     'bits more than the full model, %'
     """
-    if not isinstance(result, xr.Dataset):
-        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "cost", "cost_interval", "proposed")
     ax = axes(ax)
     plain(ax)

@@ -42,8 +42,6 @@ def effective_state(result: xr.Dataset, *, part: str | None = None, ax: Axes | N
     >>> effective_state(result).get_ylabel()
     'directions in use'
     """
-    if not isinstance(result, xr.Dataset):
-        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "order", "nominal")
     offered = result["part"].to_numpy().tolist()
     part = offered[0] if part is None else part

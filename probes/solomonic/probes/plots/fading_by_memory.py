@@ -47,8 +47,6 @@ def fading_by_memory(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> fading_by_memory(result).get_ylabel()
     'share of the influence'
     """
-    if not isinstance(result, xr.Dataset):
-        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "share")
     ax = axes(ax)
     plain(ax)

@@ -36,8 +36,6 @@ def fading_mass(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> fading_mass(result).get_xlabel()
     'share of the attention on fading tokens'
     """
-    if not isinstance(result, xr.Dataset):
-        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "fading_mass")
     share = result["fading_mass"].transpose("layer", "head")
     share = share.assign_coords(layer=share["layer"]).dropna("layer", how="all")

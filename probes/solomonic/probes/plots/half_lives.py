@@ -40,8 +40,6 @@ def half_lives(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> ax.get_xlabel()
     'half-life, tokens'
     """
-    if not isinstance(result, xr.Dataset):
-        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "half_life")
     found = result["half_life"].transpose("layer", "head")
     ax = axes(ax, size=(6.4, 1.2 + 0.7 * found.sizes["layer"]))

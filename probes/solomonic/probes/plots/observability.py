@@ -38,8 +38,6 @@ def observability(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> observability(result).get_xlabel()
     'direction of the state, the most visible first'
     """
-    if not isinstance(result, xr.Dataset):
-        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "singular_value", "rank")
     ax = axes(ax)
     plain(ax)

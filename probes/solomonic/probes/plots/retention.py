@@ -38,8 +38,6 @@ def retention(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> len(ax.lines)
     3
     """
-    if not isinstance(result, xr.Dataset):
-        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "retention")
     ax = axes(ax)
     share = result["retention"].transpose("layer", "head", "lag")

@@ -38,8 +38,6 @@ def split_law(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> ax.get_yscale(), ax.get_xlabel()
     ('log', 'tokens before the split')
     """
-    if not isinstance(result, xr.Dataset):
-        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "error")
     ax = axes(ax, size=(6.4, 3.2))
     error = result["error"].transpose("split", "layer")

@@ -51,8 +51,6 @@ def structure(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> [text.get_text() for text in structure(result).get_yticklabels()]
     ['window']
     """
-    if not isinstance(result, xr.Dataset):
-        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "transition", "block")
     ax = axes(ax, size=(4.6, 4.6))
     matrix = np.abs(result["transition"].transpose("to", "from").to_numpy())

@@ -47,8 +47,6 @@ def unsaid(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> unsaid(result).get_ylabel()
     'divergence, bits'
     """
-    if not isinstance(result, xr.Dataset):
-        raise TypeError(f"result: expected Dataset, got {type(result).__name__}")
     variables(result, "kl", "token", "token_changed")
     ax = axes(ax)
     plain(ax)
