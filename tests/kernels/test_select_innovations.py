@@ -10,6 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solomonic.kernels import InnovationState, select_innovations
+from solomonic.kernels.select_innovations import cost
+from solomonic.kernels.select_innovations.plan import Plan
+
+from .interpreted import guarded
 
 BACKENDS = ["reference", "cpu"]
 # Largest error of an innovation relative to the largest one, and beside it what was measured.
@@ -51,6 +55,21 @@ CASES = [
     Case(T=20, size=4, window=64),
     Case(T=33, size=4, window=4, B=0),
     Case(T=33, size=4, window=4, C=0),
+]
+
+
+# Sorting is slow in the interpreter: few refreshes.
+KERNEL_CASES = [
+    Case(T=0, size=3, window=4),
+    Case(T=1, size=2, window=1, chunk=1, B=3),
+    Case(T=30, size=0, window=8, B=1),
+    Case(T=23, size=5, window=8, norm="relative"),
+    Case(T=17, size=5, window=3, chunk=8, C=1, span=1),
+    Case(T=40, size=20, window=5, chunk=13, B=1, C=130),
+    Case(T=40, size=3, window=16, chunk=9, span=7, B=1),
+    Case(T=20, size=4, window=64),
+    Case(T=33, size=4, window=4, B=0),
+    Case(T=9, size=4, window=4, B=1, C=0),
 ]
 
 
@@ -112,6 +131,77 @@ def test_selection_agrees_with_the_reference(case, scores):
     options = case.options | {"span": 4, "norm": "l2"}
     want = select_innovations(None, score=score, **options, backend="reference")
     assert_same(select_innovations(None, score=score, **options, backend="cpu"), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("case", KERNEL_CASES, ids=str)
+def test_kernels_agree_with_the_reference(case, dtype):
+    y = outputs(case, dtype)
+    want = select_innovations(y.double(), **case.options, backend="reference")
+    with guarded() as ran:
+        got = select_innovations(y, **case.options, backend="triton")
+    assert set(ran) <= {"innovation_kernel", "select_kernel"}
+    assert len(ran) == 2 or not y.shape[:2].numel()
+    assert got.score.dtype == dtype
+    assert (got.score - want.score).abs().max() <= ERROR[dtype] * want.score.abs().max() if got.score.numel() else True
+    # the choice is exact for the scores at hand
+    same = select_innovations(None, score=got.score, **case.options, backend="reference")
+    for name in ("enter", "exit", "kept"):
+        assert torch.equal(getattr(got, name), getattr(same, name)), name
+
+
+@pytest.mark.parametrize("scores", ["tied", "hostile"])
+@pytest.mark.parametrize("case", [c for c in KERNEL_CASES if c.T > 1 and c.C], ids=str)
+def test_merge_kernel_settles_ties_and_passes_over_what_is_no_number(case, scores):
+    score = coarse(case) * -1.0  # has negative zeros
+    if scores == "hostile" and case.B:
+        score[:, ::3] = torch.tensor([torch.nan, torch.inf, -torch.inf]).repeat(case.T)[: len(score[0, ::3])]
+    want = select_innovations(None, score=score, **case.options, backend="reference")
+    with guarded():
+        got = select_innovations(None, score=score, **case.options, backend="triton")
+    for name in ("enter", "exit", "kept"):
+        assert torch.equal(getattr(got, name), getattr(want, name)), name
+    torch.testing.assert_close(got.state, want.state, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("cuts", [(0, 7, 8, 9, 30), (0, 1, 21, 30)], ids=str)
+def test_kernels_obey_the_split_law_bit_for_bit(cuts):
+    y = outputs(Case(T=30, size=3, window=5), torch.float32)
+    options: Any = {"size": 3, "window": 5, "chunk": 7, "span": 4, "backend": "triton"}
+    whole, state, scores = select_innovations(y, **options), None, []
+    with guarded():
+        for a, b in pairwise(cuts):
+            part = select_innovations(y[:, a:b], **options, state=state)
+            state = part.state
+            scores.append(part.score)
+    assert torch.equal(torch.cat(scores, 1), whole.score)
+    assert state is not None
+    for name in ("past", "position", "score", "enter"):
+        assert torch.equal(getattr(state, name), getattr(whole.state, name)), name
+
+
+def test_kernels_take_half_precision_and_refuse_too_large_a_memory():
+    y = outputs(Case(T=20, size=2, window=3, C=130), torch.bfloat16)
+    want = select_innovations(y.double(), size=2, window=3, backend="reference").score
+    with guarded():
+        got = select_innovations(y, size=2, window=3, backend="triton").score
+    assert got.dtype == torch.float32
+    assert (got - want).abs().max() < 1e-6 * want.max()
+    with pytest.raises(ValueError, match="sorts at most 4096 tokens, and size \\+ chunk is 5003"):
+        select_innovations(y, size=5000, window=3, backend="triton")
+
+
+def test_cost_counts_the_bytes_of_the_tensors():
+    y, past = torch.ones(2, 30, 6, dtype=torch.bfloat16), torch.ones(2, 4, 6, dtype=torch.bfloat16)
+    out = select_innovations(None, score=torch.ones(2, 30), size=3, window=4, chunk=5)
+    found = cost.innovation(2, 30, 6, 4, known=4)
+    assert found.compulsory == found.moved == y.nbytes + past.nbytes + out.score.nbytes
+    assert found.flops == 8 * y.numel()
+    plan = Plan(seen=0, length=30, size=3, window=4, chunk=5)
+    listed = out.kept[:, : plan.held_after]
+    found = cost.selection(2, plan)
+    assert found.compulsory == sum(t.nbytes for t in (out.score, out.enter, out.exit, listed))
+    assert cost.comparisons(1, plan) == 7 * 80  # seven sorts of 16 numbers, ten stages of eight comparisons each
 
 
 @settings(max_examples=200)

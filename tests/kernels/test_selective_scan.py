@@ -17,7 +17,7 @@ BACKENDS = ["cpu", "triton"]
 INTERPRETED = 1000
 # Largest error relative to the largest value, and beside it the largest one measured over the cases below.
 FORWARD = {torch.float64: 1e-12, torch.float32: 1e-5}
-BACKWARD = {torch.float64: 1e-10, torch.float32: 1e-4}
+BACKWARD = {torch.float64: 1e-12, torch.float32: 1e-4}
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from .test_ssd import NAMES, Case, as_double, error, make
 
 BASE = Case(T=70, B=2, H=4, P=3, N=5, GB=2, GC=4, chunk=16, resets=(0, 20, 33, 48))
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
-GRADIENTS = {torch.float64: 1e-10, torch.float32: 1e-4}
+GRADIENTS = {torch.float64: 1e-12, torch.float32: 1e-4}
 ALL = ("log_decay", "controllability", "observability", "row_sums", "innovation")
 
 

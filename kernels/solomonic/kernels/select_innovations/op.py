@@ -10,14 +10,20 @@ from torch import Tensor
 
 from solomonic.kernels import validate
 from solomonic.kernels.backends import choose
+from solomonic.kernels.select_innovations.configs import MOST_TOKENS
 from solomonic.kernels.select_innovations.cpu import innovation_cpu, select_cpu
 from solomonic.kernels.select_innovations.naive import innovation_naive, select_naive
 from solomonic.kernels.select_innovations.plan import Plan
 
 __all__ = ["InnovationSelection", "InnovationState", "select_innovations"]
 
-_INNOVATIONS = {"reference": innovation_naive, "cpu": innovation_cpu}
-_SELECTIONS = {"reference": select_naive, "cpu": select_cpu}
+_TRITON = "solomonic.kernels.select_innovations.triton_op:"
+_INNOVATIONS = {
+    "reference": innovation_naive,
+    "cpu": innovation_cpu,
+    "triton": _TRITON + "innovation_triton",
+}
+_SELECTIONS = {"reference": select_naive, "cpu": select_cpu, "triton": _TRITON + "select_triton"}
 
 
 class InnovationState(NamedTuple):
@@ -121,7 +127,7 @@ def select_innovations(
         Select by these [B, T] instead of the innovation of an output (controls, scores of a probe).
     state : InnovationState, optional
         State after the tokens before; the sequence begins here if not given.
-    backend : {"auto", "reference", "cpu"}, default "auto"
+    backend : {"auto", "reference", "cpu", "triton"}, default "auto"
         Implementation, see `solomonic.kernels.available_backends`.
 
     Returns
@@ -184,7 +190,7 @@ def select_innovations(
     past = state.past
     if score is None:
         assert y is not None
-        innovation = choose(backend, _INNOVATIONS)
+        innovation = choose(backend, _INNOVATIONS, device=y.device, operation="select_innovations")
         new = innovation(y.to(work), past.to(work), span, norm == "relative").to(work)
         keep = min(span, plan.end)
         past = torch.cat([past, y], 1)
@@ -195,7 +201,7 @@ def select_innovations(
     here = torch.arange(plan.seen, plan.end, device=given.device).expand(B, T)
     positions = torch.cat([state.position, here], 1)
     enters = torch.nn.functional.pad(state.enter, (0, T))
-    select = choose(backend, _SELECTIONS)
+    select = choose(backend, _SELECTIONS, device=given.device, lacking=_lacking(plan), operation="select_innovations")
     first, last, kept = select(scores, positions, enters, plan)
     empty = kept < 0
     kept = kept.clamp(min=0)
@@ -207,6 +213,14 @@ def select_innovations(
         plan.end,
     )
     return InnovationSelection(new, first, last, kept, after)
+
+
+def _lacking(plan: Plan) -> dict[str, str | None]:
+    if plan.size + plan.chunk > MOST_TOKENS:
+        return {
+            "triton": f"its program sorts at most {MOST_TOKENS} tokens, and size + chunk is {plan.size + plan.chunk}"
+        }
+    return {}
 
 
 def _start(like: Tensor, work: torch.dtype) -> InnovationState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["NEVER", "Plan"]
+__all__ = ["NEVER", "Plan", "merge_length"]
 
 #: Where an interval of queries ends that has not ended yet.
 NEVER = 1 << 62
@@ -62,3 +62,8 @@ class Plan:
 
     def _considered(self, seen: int) -> int:
         return max(0, seen // self.chunk * self.chunk - self.window + 1)
+
+
+def merge_length(plan: Plan) -> int:
+    """How many numbers a kernel sorts at a refresh: the stored tokens and the candidates, as a power of two."""
+    return max(16, 1 << (plan.size + plan.chunk - 1).bit_length())
