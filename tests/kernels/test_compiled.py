@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from solomonic.kernels.memory_attention.configs import config as attention_config
 from solomonic.kernels.ssd import cost
 from solomonic.kernels.triton import aot
 
@@ -71,6 +72,17 @@ def test_ssd_moves_each_byte_about_once(build, size, itemsize, arch):
     compulsory = model.compulsory / (sizes.T * sizes.H)
     assert compulsory <= counted + states + 1
     assert counted + states <= 1.3 * compulsory
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(("build", "size"), [("bfloat16, head 64", 64), ("bfloat16, head 128", 128)])
+def test_attention_loads_each_key_of_a_tile_once(build, size, arch):
+    """Bytes of the loads in the three compiled loops, against the keys and values of one tile of each source."""
+    found = WANTED["memory_attention"][build]["forward_kernel"][arch]
+    BN = attention_config("forward", arch, 2, size, 1 << 20).BN
+    tile = BN * 2 * size * 2
+    assert 3 * tile <= found["loop_load_bytes"] <= 1.2 * 3 * tile  # the rest: the list and the intervals
+    assert found["loop_store_bytes"] == 0
 
 
 def test_a_difference_is_told():

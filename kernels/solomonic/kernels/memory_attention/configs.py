@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Config", "config"]
+__all__ = ["Config", "config", "splits"]
+
+# Queries that one program reads for the gradients of stored tokens.
+_QUERIES_OF_A_SPLIT = 1024
 
 
 class Config(NamedTuple):
@@ -91,3 +94,19 @@ def config(kernel: str, arch: str, itemsize: int, width: int, rows: int) -> Conf
     if fits < BQ:
         BQ, warps = fits, min(warps, 4)
     return Config(BQ, BN, warps, stages, "ieee" if amd or itemsize == 8 else "tf32x3")
+
+
+def splits(queries: int) -> int:
+    """Programs that share the queries of a stored token in the backward pass, each with a part of its gradients.
+
+    Parameters
+    ----------
+    queries : int
+        Queries T.
+
+    Returns
+    -------
+    int
+        One for each 1024 queries, at most 16.
+    """
+    return max(1, min(16, queries // _QUERIES_OF_A_SPLIT))

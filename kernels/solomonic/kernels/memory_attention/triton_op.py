@@ -10,7 +10,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from solomonic.kernels.memory_attention.configs import config
+from solomonic.kernels.memory_attention.configs import config, splits
 from solomonic.kernels.memory_attention.triton_backward import (
     backward_band_kernel,
     backward_query_kernel,
@@ -24,8 +24,6 @@ __all__ = ["memory_attention_triton"]
 _LOG2E = math.log2(math.e)
 # Keys of a source that one program reads when there is a single query.
 _KEYS_OF_A_SPLIT = 512
-# Queries that one program reads for the gradients of stored tokens.
-_QUERIES_OF_A_SPLIT = 1024
 
 
 class _Types(NamedTuple):
@@ -124,21 +122,21 @@ class _Attention(torch.autograd.Function):
         call = _Call(tensors, enter, leave, window, scale)
         B, T, H, V = call.B, call.T, call.H, call.V
         longest = max(min(call.window, call.S), call.M)
-        splits = min(16, -(-longest // _KEYS_OF_A_SPLIT)) if T == 1 else 1
+        shares = min(16, -(-longest // _KEYS_OF_A_SPLIT)) if T == 1 else 1
         BQ, _, named = call.options("forward")
         tokens, counts = call.lists(BQ)
-        out = call.new(splits, B, T, H, V, dtype=dtype if splits == 1 else None)
-        lse = call.new(call.sources, splits, B, T, H)
+        out = call.new(shares, B, T, H, V, dtype=dtype if shares == 1 else None)
+        lse = call.new(call.sources, shares, B, T, H)
         launch(
             forward_kernel,
-            (-(-T * call.R // BQ), B * call.G, splits),
+            (-(-T * call.R // BQ), B * call.G, shares),
             *(*tensors, enter, leave, tokens, counts, out, lse),
-            *(T, call.S, call.SF, call.M, call.window, splits, splits * B * T * H),
+            *(T, call.S, call.SF, call.M, call.window, shares, shares * B * T * H),
             FADING=call.fading,
             STORED=call.stored,
             **named,
         )
-        if splits > 1:
+        if shares > 1:
             part = torch.logsumexp(lse, 0)
             weights = torch.softmax(part, 0)
             out = (out * weights.unsqueeze(-1)).sum(0).to(dtype)
@@ -209,11 +207,11 @@ def _stored(call: _Call, q: Tensor, k: Tensor, v: Tensor, dout: Tensor, stats: T
     assert call.leave is not None
     _, BN, named = call.options("key")
     tokens, counts = _listed((call.enter < call.leave) & (call.enter < call.T) & (call.leave > 0))
-    splits = max(1, min(16, call.T // _QUERIES_OF_A_SPLIT))
-    dk, dv = (k.new_zeros(splits, *each.shape, dtype=call.work) for each in (k, v))
+    parts = splits(call.T)
+    dk, dv = (k.new_zeros(parts, *each.shape, dtype=call.work) for each in (k, v))
     launch(
         backward_stored_kernel,
-        (-(-call.M // BN), call.B * call.G, splits),
+        (-(-call.M // BN), call.B * call.G, parts),
         *(q, k, v, call.enter, call.leave, tokens, counts, dout, stats, dk, dv),
         *(call.T, call.M, call.B * call.T * call.H),
         FACTOR=call.scale,
