@@ -5,22 +5,16 @@ same amount with every doubling of the growth in tokens is linear in the length;
 is left out beyond 8192 tokens, where its time grows with the square.
 """
 
-import resource
 import subprocess
 import sys
 import time
 
 import torch
+from _memory import peak_resident
 
 from solomonic import models
 
 LENGTHS = (4096, 8192, 16384, 32768)
-
-
-def peak_bytes() -> int:
-    """Largest resident set of this process so far, bytes (Linux counts it in kB, macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def one(name: str, length: int) -> None:
@@ -31,11 +25,11 @@ def one(name: str, length: int) -> None:
     ids = torch.randint(256, (1, length), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         model(ids[:, :256])
-        before = peak_bytes()
+        before = peak_resident()
         start = time.perf_counter()
         model(ids)
         seconds = time.perf_counter() - start
-    print(peak_bytes() - before, seconds)
+    print(peak_resident() - before, seconds)
 
 
 def main() -> None:

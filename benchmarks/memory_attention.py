@@ -10,7 +10,6 @@ the least of several runs.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from _memory import peak_resident
 from torch.nn import functional as F
 
 from solomonic.kernels import memory_attention
@@ -152,13 +152,13 @@ def peak(T: int, backward: bool) -> float:
     torch.set_num_threads(1)
     tensors = [torch.empty(1, T, 8, 64).uniform_(-1, 1).requires_grad_() for _ in range(5)]
     # Inputs are made in place, so that the peak so far is what they take and not what making them took.
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident()
     if backward:
         torch.autograd.grad(ours(tensors, 512).sum(), tensors)
     else:
         with torch.no_grad():
             ours(tensors, 512)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (peak_resident() - before) / 2**20
 
 
 def peak_elsewhere(T: int, backward: bool) -> float:

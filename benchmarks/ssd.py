@@ -11,7 +11,6 @@ little.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 import torch
+from _memory import peak_resident
 
 from solomonic.kernels import ssd
 
@@ -117,6 +117,18 @@ def error(got: torch.Tensor, want: torch.Tensor) -> float:
     return ((got.double() - want).abs().max() / want.abs().max()).item()
 
 
+def limit(shape: Shape) -> float:
+    """Milliseconds that the recurrence needs at this machine's rate of multiplications and additions.
+
+    A token takes three vector instructions for each state (decay, write, read), and a product of matrices tells how
+    many of these the machine does in a second, at two operations each.
+    """
+    torch.set_num_threads(shape.threads)
+    a, b = torch.randn(2, 1024, 1024)
+    instructions = 1024**3 / least(lambda: a @ b, 1.0)
+    return 3 * shape.B * shape.T * shape.H * shape.P * shape.N / instructions
+
+
 def check(shape: Shape) -> dict[str, float]:
     """Errors of both implementations against the reference; raises RuntimeError if ours is wrong."""
     tensors, exact = inputs(shape), inputs(shape, torch.float64)
@@ -200,13 +212,13 @@ def peak(T: int, backward: bool) -> float:
     tensors[2].neg_()
     tensors = [t.requires_grad_() for t in tensors]
     # Inputs are made in place, so that the peak so far is what they take and not what making them took.
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident()
     if backward:
         torch.autograd.grad(ours(tensors).sum(), tensors)
     else:
         with torch.no_grad():
             ours(tensors)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (peak_resident() - before) / 2**20
 
 
 def peak_elsewhere(T: int, backward: bool) -> float:
@@ -234,6 +246,9 @@ def main() -> None:
         print(f"{'forward, ms':24}{fast:12.2f}{slow:20.2f}{slow / fast:8.1f}{old:20.2f}{old / fast:8.1f}")
         print(f"{'forward + backward, ms':24}{fast_both:12.2f}{slow_both:20.2f}{slow_both / fast_both:8.1f}")
         print(f"{'both / forward':24}{fast_both / fast:12.1f}{slow_both / slow:20.1f}")
+        floor = limit(shape)
+        print(f"{'forward / limit':24}{fast / floor:12.1f}{slow / floor:20.1f}{'':8}{old / floor:20.1f}")
+        print(f"  (limit of the recurrence on this machine: {floor:.2f} ms)")
         print(
             f"{'max relative error':24}{errors['ours']:12.1e}{errors['transformers']:20.1e}{'':8}"
             f"{errors['broadcast']:20.1e}"
