@@ -25,6 +25,7 @@ from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
 from .trace import Trace, trace
+from .transplant import Transplant, transplant
 from .unsaid import unsaid
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "EditResult",
     "KaplanMeier",
     "Trace",
+    "Transplant",
     "bend",
     "bootstrap_interval",
     "causal_trace",
@@ -62,5 +64,6 @@ __all__ = [
     "steer",
     "structure",
     "trace",
+    "transplant",
     "unsaid",
 ]

@@ -214,7 +214,8 @@ def _agreement(estimate: np.ndarray, effect: np.ndarray) -> float:
     """Rank correlation; NaN where one of the two is constant."""
     if np.ptp(estimate) == 0 or np.ptp(effect) == 0:
         return float("nan")
-    return float(spearmanr(estimate.ravel(), effect.ravel()).statistic)
+    found: Any = spearmanr(estimate.ravel(), effect.ravel())
+    return float(found.statistic)
 
 
 def _sites(model: HybridLM | AdaptedLM, layers: Any, parts: Any) -> list[_Site]:
