@@ -167,7 +167,7 @@ def transplant(
         warnings.warn(
             f"chimera: layer {layer} gets {came} of the donor and keeps its own {stayed}; no text leads to such a "
             f"memory{f' (and {len(chimera) - 1} more layers)' if len(chimera) > 1 else ''}",
-            stacklevel=2,
+            stacklevel=3,
         )
     own, other = model(mine).memory, model(theirs).memory
     mixed = own
