@@ -116,7 +116,7 @@ def controllability(
     iterations = as_count(iterations, "iterations", 0)
     tol = as_tolerance(tol)
     generator, seed = as_rng(rng)
-    operators = {layer: _operator(model, text, layer, span, rows) for layer in chosen}
+    operators = {layer: inputs_to_state(model, text, layer, span, rows) for layer in chosen}
     data, coords = state_spectra(
         operators,
         directions,
@@ -214,7 +214,7 @@ def steer(
     text = one_text(model, ids)
     (layer,) = state_layers(model, layer)
     span, steps, iterations = as_count(span, "span"), as_count(steps, "steps"), as_count(iterations, "iterations")
-    operator = _operator(model, text, layer, span, 1)
+    operator = inputs_to_state(model, text, layer, span, 1)
     like = operator.state
     wanted = torch.as_tensor(np.asarray(target.detach().cpu() if isinstance(target, Tensor) else target)).to(like)
     if wanted.shape != like.shape:
@@ -259,7 +259,8 @@ def steer(
     return units(xr.Dataset(data, coords, attrs), _UNITS)
 
 
-def _operator(model: HybridLM | AdaptedLM, text: Tensor, layer: int, span: int, rows: int) -> InputsToState:
+def inputs_to_state(model: HybridLM | AdaptedLM, text: Tensor, layer: int, span: int, rows: int) -> InputsToState:
+    """The map from the embeddings of the last ``span`` tokens of a text [1, T] to the state of a layer."""
     steps = text.shape[1]
     if steps < span:
         raise ValueError(f"span: expected at most the {steps} tokens of the text, got {span}")

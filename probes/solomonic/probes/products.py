@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +13,24 @@ from torch.func import jvp, vjp
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
 
-__all__ = ["InputsToState", "StateToLogits"]
+__all__ = ["InputsToState", "StateToLogits", "embedding_table", "replaced_embeddings"]
+
+
+def embedding_table(model: HybridLM | AdaptedLM) -> torch.nn.Embedding:
+    """The embedding of a model."""
+    found = model.hf.get_input_embeddings() if isinstance(model, AdaptedLM) else model.model.embed_tokens
+    assert isinstance(found, torch.nn.Embedding)
+    return found
+
+
+@contextlib.contextmanager
+def replaced_embeddings(model: HybridLM | AdaptedLM, embedded: Tensor) -> Iterator[None]:
+    """While it lasts the model reads these embeddings [B, T, d] in the place of those of its tokens."""
+    hook = embedding_table(model).register_forward_hook(lambda module, arguments, output: embedded)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +81,14 @@ class StateToLogits:
         out = self.model(self.ids.expand(count, -1), memory=memory).logits
         return out - out.mean(-1, keepdim=True)
 
+    def forward(self, directions: Tensor) -> Tensor:
+        """J v [k, tau V] for directions [k, n]."""
+        out = []
+        for part in directions.split(self.rows):
+            at = self.state.expand(len(part), *self.state.shape).clone()
+            out.append(jvp(self.logits, (at,), (part.view_as(at),))[1].detach().flatten(1))
+        return torch.cat(out)
+
     def gram(self, directions: Tensor) -> tuple[Tensor, Tensor]:
         """J' J v [k, n] and |J v|^2 [k] for directions [k, n]: a forward and a reverse product each."""
         products, energy = [], []
@@ -103,11 +130,7 @@ class InputsToState:
     @property
     def table(self) -> torch.nn.Embedding:
         """The embedding of the model."""
-        found = (
-            self.model.hf.get_input_embeddings() if isinstance(self.model, AdaptedLM) else self.model.model.embed_tokens
-        )
-        assert isinstance(found, torch.nn.Embedding)
-        return found
+        return embedding_table(self.model)
 
     @cached_property
     def embedded(self) -> Tensor:
@@ -126,12 +149,9 @@ class InputsToState:
 
     def states(self, embedded: Tensor) -> Tensor:
         """States [rows, H, P, N] after the embeddings [rows, L, d]."""
-        hook = self.table.register_forward_hook(lambda module, arguments, output: embedded)
-        try:
-            memory = self.memory.repeat(len(embedded))
+        memory = self.memory.repeat(len(embedded))
+        with replaced_embeddings(self.model, embedded):
             found = self.model(self.ids.expand(len(embedded), -1), memory=memory).memory.get(self.layer, "state")
-        finally:
-            hook.remove()
         assert isinstance(found, Tensor)
         return found
 
