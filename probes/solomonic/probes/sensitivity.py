@@ -88,7 +88,8 @@ def sensitivity(
     Notes
     -----
     Logits count up to a constant, so their mean is taken off. Norms, convolutions, gates of outputs and the
-    layers between are differentiated in both. One run with ``projections`` rows a prompt, and two passes back for each target.
+    layers between are differentiated in both. One run with ``projections`` rows a prompt, and two passes back for
+    each target.
 
     References
     ----------
@@ -170,7 +171,8 @@ def _squares(
         if not torch.isfinite(value).all():
             raise ValueError("model: the run gave a state or logits that are NaN or infinite; there is no derivative")
         drawn = torch.from_numpy(generator.standard_normal(tuple(value.shape))).to(value)
-        for which, held in enumerate((False, True)):  # noqa: B020  the hooks read it
+        for which in (0, 1):
+            held = bool(which)
             (gradient,) = torch.autograd.grad((value * drawn).sum(), embedded, retain_graph=True, allow_unused=True)
             if gradient is not None:
                 found[which, place] = gradient.double().square().sum((0, 2)).cpu().numpy() / projections

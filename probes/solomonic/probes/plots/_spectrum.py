@@ -10,7 +10,7 @@ from ._style import PowerFormatter, axes, colour, layer_lines, legend, plain, va
 
 
 def spectrum(result: xr.Dataset, ax: Axes | None, *, x: str, y: str, nothing: str) -> Axes:
-    """Singular values against their number; a mark where the tolerance is, ``nothing`` in the legend where all are 0."""
+    """Singular values against their number; a mark at the tolerance, ``nothing`` in the legend where all are 0."""
     variables(result, "singular_value", "rank")
     ax = axes(ax)
     plain(ax)
