@@ -64,7 +64,7 @@ def measure_memories(
         data["structures"] = structures(model, ids=ids[:2])
     step(STEPS[1])
     if fading.sizes["prompt"] > 1 and fading.sizes["lag"] > 3 and float(fading["kl"].max()) > 1e-14:
-        data["decay_law"] = decay_law(fading, folds=min(5, fading.sizes["prompt"]), rng=rng)
+        data["decay_law"] = decay_law(fading, folds=min(3, fading.sizes["prompt"]), rng=rng)
     if len({part.part for part in model.empty_memory().parts()}) > 1:
         lags = fading["lag"].to_numpy()
         some = lags[np.unique(np.linspace(0, lags.size - 1, LAGS).round().astype(int))]
@@ -121,7 +121,7 @@ def _of_states(model: HybridLM, ids: Tensor, states: list[int], rng: int) -> dic
         assert isinstance(other, Tensor)
         assert isinstance(own, Tensor)
         if bool((other != own).any()):
-            data["steer"] = steer(model, ids[0], other[0], layer, span=span, steps=4, iterations=40)
+            data["steer"] = steer(model, ids[0], other[0], layer, span=span, steps=2, iterations=16)
     return data
 
 
