@@ -20,7 +20,7 @@ def test_constant_decays_are_their_exponents():
     np.testing.assert_allclose(found.frozen, slowest, rtol=1e-10)
     np.testing.assert_allclose(found.growth[-1], slowest, rtol=2e-3)
     assert found.time[-1] == 200
-    assert found.attrs["start"] == 24
+    assert found.attrs["start"] == 40
 
 
 def test_the_first_exponent_is_the_growth_of_a_difference():

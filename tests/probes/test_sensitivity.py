@@ -27,9 +27,9 @@ def centred(out):
     return last - last.mean()
 
 
-@pytest.mark.parametrize("pattern", ["M2-M2", "BMF", "SWA-M2"])
+@pytest.mark.parametrize("pattern", ["BMF", "SWA-M2"])
 def test_the_full_norm_is_that_of_the_jacobian(pattern):
-    model, ids = small_model(pattern, dtype=torch.float64), tokens(1, 12)
+    model, ids = small_model(pattern, dtype=torch.float64), tokens(1, 8)
     found = sensitivity(model, ids, projections=600, rng=0)
     expected = squared(model, ids, centred)
     seen = expected > 1e-12
@@ -43,7 +43,7 @@ def test_the_full_norm_is_that_of_the_jacobian(pattern):
 
 def test_frozen_is_the_scan_at_the_gates_of_the_run():
     """One layer: the state from x alone, with dt and B as they were."""
-    model, ids = small_model("M2", dtype=torch.float64), tokens(1, 10)
+    model, ids = small_model("M2", dtype=torch.float64), tokens(1, 7)
     held = {}
     model(ids, record=lambda layer, name, value: held.__setitem__(name, value.detach()))
     A = (held["log_decay"] / held["dt"])[0, 0]
