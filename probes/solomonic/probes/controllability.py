@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -142,8 +143,8 @@ def steer(
     layer: int,
     *,
     span: int = 16,
-    steps: int = 8,
-    iterations: int = 200,
+    steps: int = 4,
+    iterations: int = 60,
     tol: float = 1e-6,
 ) -> xr.Dataset:
     r"""The least change of the last embeddings that brings a state to a target, and what tokens make of it.
@@ -163,9 +164,9 @@ def steer(
         A layer with a state.
     span : int, default 16
         Number L of tokens at the end whose embeddings may move.
-    steps : int, default 8
+    steps : int, default 4
         Gauss-Newton steps at most; a step that does not come nearer is halved, and the last one found stays.
-    iterations : int, default 200
+    iterations : int, default 60
         Iterations of LSMR for each step.
     tol : float, default 1e-6
         Relative gap at which to stop.
@@ -290,9 +291,14 @@ def _nearer(
     return None
 
 
+#: Side up to which a Jacobian is formed, so that the solver's products cost nothing.
+_DENSE = 512
+
+
 def _least(operator: InputsToState, rest: Tensor, iterations: int) -> Tensor:
     """The least squares solution of least norm of J x = rest."""
     dtype = rest.dtype
+    shape = (operator.inputs, operator.embedded.numel())
 
     def product(x: np.ndarray) -> np.ndarray:
         return operator.forward(torch.from_numpy(x).to(dtype).reshape(1, -1))[0].double().numpy()
@@ -300,6 +306,14 @@ def _least(operator: InputsToState, rest: Tensor, iterations: int) -> Tensor:
     def adjoint(x: np.ndarray) -> np.ndarray:
         return operator.reverse(torch.from_numpy(x).to(dtype).reshape(1, -1))[0].double().numpy()
 
-    shape = (operator.inputs, operator.embedded.numel())
-    linear = LinearOperator(shape, matvec=product, rmatvec=adjoint, dtype=np.float64)  # pyright: ignore[reportCallIssue]
-    return torch.from_numpy(lsmr(linear, rest.double().numpy(), atol=1e-10, btol=1e-10, maxiter=iterations)[0]).to(rest)
+    linear: Any
+    if min(shape) <= _DENSE:
+        many = dataclasses.replace(operator, rows=64, _pulls={})
+        many.__dict__["embedded"] = operator.embedded
+        columns = shape[1] <= shape[0]
+        eye = torch.eye(min(shape), dtype=dtype)
+        linear = (many.forward(eye).T if columns else many.reverse(eye)).double().numpy()
+    else:
+        linear = LinearOperator(shape, matvec=product, rmatvec=adjoint, dtype=np.float64)  # pyright: ignore[reportCallIssue]
+    found = lsmr(linear, rest.double().numpy(), atol=1e-8, btol=1e-8, maxiter=iterations)[0]
+    return torch.from_numpy(found).to(rest)

@@ -33,10 +33,10 @@ STEPS = ("use of the memory", "paths through the memory", "what is seen", "small
 
 #: Windows that are traced with their registers, those whose influence is split, those in which the state is looked for
 #: in the logits, those whose memories are told apart, and those that smaller states are balanced and scored on.
-TRACED, SPLIT, SEEN, APART, SCORED = 4, 6, 4, 24, 16
+TRACED, SPLIT, SEEN, APART, SCORED = 4, 3, 3, 16, 12
 
 #: Cuts of a text, lags of a split, tokens that are looked ahead, and singular pairs.
-CUTS, LAGS, AHEAD, DIRECTIONS = 6, 12, 32, 16
+CUTS, LAGS, AHEAD, DIRECTIONS = 6, 8, 16, 8
 
 
 def measure_memories(
@@ -81,10 +81,10 @@ def measure_memories(
     step(STEPS[3])
     if any(state_kind(model.config, i) == "scalar" for i in range(len(pattern))) and len(ids) > 1:
         width = model.config.head_dim
-        orders = sorted({max(1, width // k) for k in (1, 2, 4, 8, 16)})
+        orders = sorted({max(1, width // k) for k in (2, 4, 8, 16)})
         data["compression"] = compression(model, ids[:SCORED], orders=orders, rng=rng)
     step(STEPS[4])
-    data["sensitivity"] = sensitivity(model, ids[:2], projections=4, rng=rng)
+    data["sensitivity"] = sensitivity(model, ids[:1], projections=4, rng=rng)
     segment = max(1, min(32, steps // 8))
     data["lyapunov"] = lyapunov(model, ids[0], segment=segment, rng=rng)
     return data
@@ -102,14 +102,14 @@ def _of_states(model: HybridLM, ids: Tensor, states: list[int], rng: int) -> dic
     """What is seen, moved and held of the states of all layers."""
     steps = ids.shape[1]
     ahead, span = max(1, min(_looked_ahead(model), steps // 3)), max(1, min(AHEAD, steps // 4))
-    most = {"directions": DIRECTIONS, "iterations": 1, "rows": 12}
+    most = {"directions": DIRECTIONS, "iterations": 0, "rows": 16}
     seen = [observability(model, text, horizon=ahead, rng=rng, **most) for text in ids[:SEEN]]
     data = {"observability": xr.concat(seen, xr.Variable("prompt", np.arange(len(seen))), combine_attrs="override")}
     # Vectors of all prompts are large, and no figure shows them.
     data["observability"] = data["observability"].drop_vars("vector")
     data["controllability"] = controllability(model, ids[0], span=span, rng=rng, **most).drop_vars("vector")
     layer = _most_seen(data["observability"])
-    data["unsaid"] = unsaid(model, ids[0], layer, horizon=ahead, directions=DIRECTIONS, iterations=1, rows=12, rng=rng)
+    data["unsaid"] = unsaid(model, ids[0], layer, horizon=ahead, rng=rng, **most)
     data["empirical_gramians"] = empirical_gramians(
         model, ids[0], layer, horizon=ahead, span=span, directions=4, scales=(1e-2, 0.1, 0.3, 1.0), rng=rng
     )
@@ -121,7 +121,7 @@ def _of_states(model: HybridLM, ids: Tensor, states: list[int], rng: int) -> dic
         assert isinstance(other, Tensor)
         assert isinstance(own, Tensor)
         if bool((other != own).any()):
-            data["steer"] = steer(model, ids[0], other[0], layer, span=span, steps=2, iterations=16)
+            data["steer"] = steer(model, ids[0], other[0], layer, span=span, steps=1, iterations=10)
     return data
 
 
