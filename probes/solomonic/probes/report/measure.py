@@ -68,6 +68,7 @@ def measure(
     lags: np.ndarray,
     edges: list[int],
     *,
+    memories: bool = True,
     rng: int,
     step: Callable[[str], None],
     progress: bool = False,
@@ -95,7 +96,8 @@ def measure(
     clock("split law")
     tokens = ids[:1, : split_length(subject, ids.shape[1])]
     data["split_law"] = split_law(model, tokens, splits=some_splits(subject, tokens.shape[1]))
-    data |= measure_memories(model, ids, data["fading"], rng=rng, step=clock)
+    if memories:
+        data |= measure_memories(model, ids, data["fading"], rng=rng, step=clock)
     clock("bits")
     bits, position, recall, from_card = _scores(subject, text)
     clock("")

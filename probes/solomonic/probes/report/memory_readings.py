@@ -19,6 +19,8 @@ def part_name(part: str) -> str:
 def not_measured(m: Measured) -> str:
     """The probes that ask for a memory that the model does not have."""
     data, told = m.data, []
+    if "sensitivity" not in data:
+        return "Its memories were not measured: how much of them is used, seen, moved and needed (memories=False)."
     if "observability" not in data:
         told.append(
             "It has no state space state: what is seen, moved, held and needed of one does not apply, nor do unsaid "

@@ -20,6 +20,7 @@ from .card import card_file, memory_card
 from .figures import WIDE, headline
 from .folder import CARD, FORMAT, SUMMARY, report_folder
 from .measure import STEPS, Measured, bend_edges, common_lags, measure
+from .memories import STEPS as MEMORY_STEPS
 from .page import render
 from .subjects import context, subjects, text_for
 
@@ -34,6 +35,7 @@ def report(
     text: Any = None,
     windows: int = 48,
     length: int | None = None,
+    memories: bool = True,
     rng: int | None = 0,
     progress: bool = True,
 ) -> Path:
@@ -61,6 +63,8 @@ def report(
         Number of windows of text.
     length : int or None
         Length of a window, tokens; None takes 512, or four times the largest window of a layer if that is more.
+    memories : bool
+        Whether to measure how much of the memories is used, seen, moved and needed too, which takes half of the time.
     rng : int or None
         Seed of the choice of windows, of replacements and of bootstraps.
     progress : bool
@@ -106,7 +110,12 @@ def report(
         reading = text_for(given, text, windows, size, generator)
         lags = common_lags(given, reading.ids.shape[1])
         edges = bend_edges(given, reading.ids.shape[1])
-        bar = tqdm(total=len(given) * len(STEPS) + 1, disable=not progress, unit="step", desc="report")
+        bar = tqdm(
+            total=len(given) * (len(STEPS) - (0 if memories else len(MEMORY_STEPS))) + 1,
+            disable=not progress,
+            unit="step",
+            desc="report",
+        )
         with bar:
             done = []
             for subject in given:
@@ -116,7 +125,9 @@ def report(
                     bar.update(what != STEPS[0])
 
                 seeds = int(generator.integers(2**31))
-                done.append(measure(subject, reading, lags, edges, rng=seeds, step=step, progress=progress))
+                done.append(
+                    measure(subject, reading, lags, edges, memories=memories, rng=seeds, step=step, progress=progress)
+                )
             bar.set_description("page")
             _write(beside, done, reading, seed)
             bar.update()
