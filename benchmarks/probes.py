@@ -88,7 +88,7 @@ def once(model: str, length: int, name: str, threads: int, out: Any) -> None:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="What each probe takes on a checkpoint of the zoo.")
     parser.add_argument("--model", default="bmojo-f")
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)

@@ -184,7 +184,7 @@ def _pushed(
         return tuple(_real(out))
 
     primal = tuple(t.contiguous() for t in _real(memory))
-    values, moved = jvp(run, primal, tuple(tangents))
+    values, moved = jvp(run, primal, tuple(tangents))[:2]
     rest = iter(values)
     plain = after[0].map(lambda t: next(rest).detach() if t.is_floating_point() else t)
     return plain, [t.detach() for t in moved]

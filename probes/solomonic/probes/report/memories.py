@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ def _of_states(model: HybridLM, ids: Tensor, states: list[int], rng: int) -> dic
     """What is seen, moved and held of the states of all layers."""
     steps = ids.shape[1]
     ahead, span = max(1, min(_looked_ahead(model), steps // 3)), max(1, min(AHEAD, steps // 4))
-    most = {"directions": DIRECTIONS, "iterations": 0, "rows": 16}
+    most: dict[str, Any] = {"directions": DIRECTIONS, "iterations": 0, "rows": 16}
     seen = [observability(model, text, horizon=ahead, rng=rng, **most) for text in ids[:SEEN]]
     data = {"observability": xr.concat(seen, xr.Variable("prompt", np.arange(len(seen))), combine_attrs="override")}
     # Vectors of all prompts are large, and no figure shows them.
