@@ -114,21 +114,82 @@ def patched(times: int = 12) -> xr.Dataset:
     return xr.Dataset(data, {"time": np.arange(times), "layer": ("site", [0, 1]), "part": ("site", ["conv", "window"])})
 
 
+def field() -> xr.Dataset:
+    dims = ("part", "prompt", "layer", "head")
+    far = np.array([[[[4.0, 60.0], [0.1, 9.0]]], [[[np.nan, np.nan], [3.0, 30.0]]]])
+    return xr.Dataset(
+        {"distance": (dims, far), "span": (dims, 2 * far)}, {"part": ["state", "attention"], "layer": [0, 1]}
+    )
+
+
+def laws() -> xr.Dataset:
+    data = {"behind": ("law", [0.4, 0.0, 2.0]), "behind_error": ("law", [0.1, 0.0, 0.3])}
+    return xr.Dataset(data, {"law": ["exponential", "power+cut", "power"]})
+
+
+def steered() -> xr.Dataset:
+    return xr.Dataset({"gap": ("step", [1.0, 0.2, 0.01]), "gap_tokens": 0.9})
+
+
+def apart(last: float = 0.1) -> xr.Dataset:
+    alike = np.array([1.0, 0.4, last])
+    data = {"alike": ("after", alike), "alike_interval": (("bound", "after"), np.stack([alike - 0.05, alike + 0.05]))}
+    return xr.Dataset(data, {"after": [0, 1, 2]})
+
+
+def whole() -> xr.Dataset:
+    deviation = [[1e-6, 1e-3, 0.1], [0.0, 1e-2, 0.5]]
+    coords = {"side": ["observability", "controllability"], "scale": [1e-3, 0.1, 1.0]}
+    return xr.Dataset({"deviation": (("side", "scale"), deviation)}, coords, {"tol": 0.05})
+
+
+def derivatives() -> xr.Dataset:
+    norm = np.array([[[3.0, 1.0, 0.5, 0.0]] * 2, [[2.0, 0.8, 0.3, 0.0]] * 2])
+    coords = {"jacobian": ["full", "frozen"], "target": ["layer 0", "logits"], "lag": [0, 1, 2, 3]}
+    return xr.Dataset({"norm_mean": (("jacobian", "target", "lag"), norm)}, coords)
+
+
+def speeds() -> xr.Dataset:
+    growth = [[-0.02, -np.inf], [-0.01, -np.inf], [-0.03, -np.inf]]
+    data = {"growth": (("time", "mode"), growth), "frozen": ("mode", [-0.012, -0.012])}
+    return xr.Dataset(data, {"time": [64, 96, 128], "mode": [0, 1]})
+
+
+def remembered() -> xr.Dataset:
+    curve = np.full((2, 1, 2, 1, 20), np.nan)
+    curve[0, 0, :, 0], curve[1, 0, 1, 0] = 0.1 * 0.9 ** np.arange(20), 1 / np.arange(1, 21)
+    data = {
+        "fisher": (("part", "prompt", "layer", "head", "lag"), curve),
+        "linear": (("part", "prompt", "layer", "head", "lag"), curve),
+        "decoded": (("layer", "head", "decoded_lag"), [[[0.5, 0.1]], [[np.nan, np.nan]]]),
+    }
+    return xr.Dataset(data, {"part": ["state", "register"], "layer": [0, 1], "lag": range(20), "decoded_lag": [1, 8]})
+
+
 CALLS = {
     "bits_by_position": (BINS,),
     "causal_trace": (patched(),),
     "compression": (compressed(),),
+    "controllability": (visible(),),
+    "decay_law": (laws(),),
+    "distinguishability": (apart(),),
     "effective_state": (sizes(),),
+    "empirical_gramians": (whole(),),
     "fading": (curve(),),
     "fading_by_memory": (carried(),),
     "fading_mass": (curve(),),
     "half_lives": (retained(),),
     "layer_influence": (jacobian(),),
     "learning_curves": ({"a": [[1, 1e6, 2.0], [2, 2e6, 1.5]]},),
+    "lyapunov": (speeds(),),
+    "memory_curve": (remembered(),),
     "observability": (visible(),),
     "recall": (BINS,),
+    "receptive_field": (field(),),
     "retention": (retained(),),
+    "sensitivity": (derivatives(),),
     "split_law": (law(),),
+    "steer": (steered(),),
     "structure": (layer(),),
     "unsaid": (pair(),),
 }
@@ -356,6 +417,48 @@ def test_learning_curves_at_equal_tokens_and_minutes():
         plots.learning_curves(rows, against="joules")
     with pytest.raises(ValueError, match=r"curves\['a'\]"):
         plots.learning_curves({"a": [[1, 2]]})
+
+
+def test_laws_are_sorted_and_steering_shows_tokens():
+    assert [t.get_text() for t in plots.decay_law(laws()).get_yticklabels()] == [
+        "power and cut",
+        "exponential",
+        "power",
+    ]
+    ax = plots.steer(steered())
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [1.0, 0.2, 0.01])
+    assert list(ax.lines[1].get_ydata()) == [0.9, 0.9]
+
+
+def test_what_is_not_there_is_not_drawn():
+    ax = plots.lyapunov(speeds())
+    assert len(ax.lines[1].get_xdata()) == 0
+    assert "exponent 2: minus infinity" in [t.get_text() for t in ax.get_legend().get_texts()]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [-0.02, -0.015, -0.02])
+    ax = plots.sensitivity(derivatives())
+    assert np.isnan(ax.lines[0].get_ydata()[-1])
+    assert len(plots.sensitivity(derivatives(), targets=["layer 0", "logits"]).lines) == 4
+    ax = plots.empirical_gramians(whole())
+    assert list(ax.lines[1].get_xdata()) == [0.1, 1.0]  # an exact 0 has no place on a log axis
+    with pytest.raises(ValueError, match="targets"):
+        plots.sensitivity(derivatives(), targets=["layer 9"])
+    with pytest.raises(ValueError, match="kind"):
+        plots.memory_curve(remembered(), kind="sum")
+
+
+@pytest.mark.parametrize("kind", ["fisher", "linear", "decoded"])
+def test_memory_curves_of_every_kind(kind):
+    ax = plots.memory_curve(remembered(), kind=kind)
+    assert len([each for each in ax.lines if str(each.get_label()).startswith("layer")]) == (
+        1 if kind == "decoded" else 3
+    )
+    ax.figure.savefig("/dev/null", format="svg")
+
+
+def test_curves_of_pairs_told_apart_side_by_side():
+    ax = plots.distinguishability({"a": apart(), "b": apart(0.3)})
+    np.testing.assert_array_equal(line(ax, "b").get_ydata(), [1.0, 0.4, 0.3])
+    assert len(ax.collections) == 2
 
 
 def test_labels_are_spread_and_powers_are_plain():

@@ -184,9 +184,10 @@ def test_all_models_are_measured_on_the_same_windows_and_lags(out):
         np.testing.assert_array_equal(each, lags[0])
 
 
-def test_the_same_call_gives_the_same_page(models, out, tmp_path):
-    again = report(models, tmp_path / "again", text=tokens(8, 40), progress=False)
-    old, new = ((p / "index.html").read_text(encoding="utf-8") for p in (out, again.parent))
+def test_the_same_call_gives_the_same_page(tmp_path):
+    model = small_model("M2-SWA")
+    pages = [report(model, tmp_path / name, name="m", text=tokens(4, 24), progress=False) for name in ("old", "new")]
+    old, new = (page.read_text(encoding="utf-8") for page in pages)
     seconds = re.compile(r"<td>\d+</td></tr>")  # the last column of the checkpoints: how long it took
     assert seconds.sub("", old) == seconds.sub("", new)
 
@@ -200,6 +201,58 @@ def test_the_picture_stands_alone(out):
     assert html.escape(SHOWN, quote=False) in text
 
 
+def test_every_probe_of_the_memories_has_its_section_and_figures(out, page):
+    """And a model that lacks the memory says so."""
+    titles = page.text("h3")
+    for title in (
+        "How much of its memory is in use", "What it tells of an input that long ago", "The law by which it forgets",
+        "Through which memory it remembers", "What can be seen of its state, and moved",
+        "What it holds and does not say", "Which memories can be told apart", "Where it can be steered",
+        "How small a state would do", "What selecting adds", "Its heads as realizations", "What was not measured",
+    ):  # fmt: skip
+        assert title in titles, title
+    groups = {
+        "effective_state", "receptive_field", "memory_curve", "decay_law", "fading_by_memory", "observability",
+        "controllability", "unsaid", "distinguishability", "empirical_gramians", "steer", "compression", "sensitivity",
+        "lyapunov", "structures",
+    }  # fmt: skip
+    with xr.open_datatree(out / "bmojo-f.nc", engine="h5netcdf") as tree:
+        assert groups <= set(tree.children)
+    assert "It has no state space state" in page.text("p")
+
+
+def test_the_card_holds_each_number_with_its_interval(out, page):
+    told = json.loads((out / "memory-card.json").read_text(encoding="utf-8"))
+    assert told["format"] == "solomonic-memory-card"
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))["models"]
+    assert list(told["models"]) == list(summary)
+    for name, each in told["models"].items():
+        assert each["checkpoint"] == summary[name]["checkpoint"]
+        assert each["memory"] == summary[name]["card"]
+        for entry in each["memory"].values():
+            assert entry["unit"]
+            assert entry["meaning"]
+            if entry["interval"] is not None and None not in (*entry["interval"], entry["value"]):
+                low, high = entry["interval"]
+                assert low <= entry["value"] + 1e-12
+                assert entry["value"] <= high + 1e-12
+    memory = told["models"]["bmojo-f"]["memory"]
+    assert set(memory) == {
+        "half_life", "eidetic_span", "eidetic_reach", "effective_state", "effective_registers", "observable_share",
+    }  # fmt: skip
+    with xr.open_datatree(out / "bmojo-f.nc", engine="h5netcdf") as tree:
+        half = float(tree["retention"]["half_life_median"])
+        share = tree["observability"]["seen_share"].mean("layer").to_numpy()
+    assert memory["half_life"]["value"] == pytest.approx(half)
+    assert memory["observable_share"]["value"] == pytest.approx(share.mean())
+    assert (memory["eidetic_span"]["value"], memory["eidetic_span"]["exact"]) == (4, True)
+    assert memory["effective_state"]["of"] == 8
+    assert told["models"]["deadbeat"]["memory"]["eidetic_reach"]["value"] == 6
+    assert told["models"][SHOWN]["memory"]["eidetic_span"]["value"] is None
+    assert "half_life" not in told["models"]["deadbeat"]["memory"]
+    assert f"{memory['effective_state']['value']:.1f} (" in page.text("td")
+
+
 # ---------------------------------------------------------------- one model
 def test_one_model_from_a_folder_with_a_hostile_name_and_a_broken_card(tmp_path):
     folder = tmp_path / "<img src=x onerror=alert(1)> & co"
@@ -208,19 +261,21 @@ def test_one_model_from_a_folder_with_a_hostile_name_and_a_broken_card(tmp_path)
     save(HybridLM(config, rng=0), folder)
     (folder / "card.json").write_text('{"minutes": "<b>", "validation": {"recall": 3}, "curve": [[1]], "seed": "<i>"}')
     text = "def f(x):\n    return x + 1\n" * 40
-    written = report(folder, tmp_path / "out", text=text, windows=6, length=40, progress=False)
+    written = report(folder, tmp_path / "out", text=text, windows=6, length=40, memories=False, progress=False)
     page = Page(written.read_text(encoding="utf-8"))
     assert page.faults == []
     assert page.all("img") == page.all("b") == page.all("i") == []
     assert folder.name in page.text("h1")
     assert files(tmp_path / "out") == ["fading.png", "fading.svg", "img-src-x-onerror-alert-1-co.nc", "index.html",
-                                       "summary.json"]  # fmt: skip
+                                       "memory-card.json", "summary.json"]  # fmt: skip
 
 
 def test_a_list_of_models_gets_names_of_its_own(tmp_path):
-    written = report([small_model("M2"), small_model("M2", rng=1)], tmp_path, text=tokens(3, 24), progress=False)
+    written = report(
+        [small_model("M2"), small_model("M2", rng=1)], tmp_path, text=tokens(3, 24), memories=False, progress=False
+    )
     assert list(json.loads((written.parent / "summary.json").read_text())["models"]) == ["M2", "M2 2"]
-    named = report(small_model("M2"), tmp_path, name="mine", text=tokens(3, 24), progress=False)
+    named = report(small_model("M2"), tmp_path, name="mine", text=tokens(3, 24), memories=False, progress=False)
     assert list(json.loads((named.parent / "summary.json").read_text())["models"]) == ["mine"]
 
 
@@ -265,7 +320,7 @@ def test_a_text_that_is_too_short_says_how_long_it_must_be(tmp_path):
 def test_an_interruption_leaves_the_earlier_report(tmp_path, monkeypatch, error, where):
     model = small_model("M2")
     out = tmp_path / "out"
-    report(model, out, text=tokens(3, 24), progress=False)
+    report(model, out, text=tokens(3, 24), memories=False, progress=False)
     before = {file.name: file.read_bytes() for file in out.iterdir()}
 
     def stop(*args, **kwargs):
@@ -273,7 +328,7 @@ def test_an_interruption_leaves_the_earlier_report(tmp_path, monkeypatch, error,
 
     monkeypatch.setattr(run, where, stop)
     with pytest.raises(type(error)) as caught:
-        report(model, out, text=tokens(3, 24), rng=1, progress=False)
+        report(model, out, text=tokens(3, 24), memories=False, rng=1, progress=False)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
     assert files(tmp_path) == ["out"]
     if isinstance(error, OSError):

@@ -9,21 +9,27 @@ from .causal_trace import causal_trace
 from .compress import compress, compression
 from .controllability import controllability, steer
 from .decay_law import decay_law
+from .distinguishability import distinguishability
 from .edit import EditResult, edit, editing
 from .effective_state import effective_state
+from .empirical_gramians import empirical_gramians
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
 from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
 from .interventions import Edit
 from .labelled import load_dataset, save_dataset
+from .lyapunov import lyapunov
+from .memory_curve import memory_curve
 from .observability import observability
 from .recall_table import recall_markdown, recall_table
 from .report import report
 from .retention import retention
+from .sensitivity import sensitivity
 from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
+from .structures import structures
 from .trace import Trace, trace
 from .transplant import Transplant, transplant
 from .unsaid import unsaid
@@ -42,15 +48,19 @@ __all__ = [
     "controllability",
     "decay_law",
     "default_lags",
+    "distinguishability",
     "edit",
     "editing",
     "effective_state",
+    "empirical_gramians",
     "fading",
     "fading_by_memory",
     "hidden_attention",
     "kaplan_meier",
     "layer_influence",
     "load_dataset",
+    "lyapunov",
+    "memory_curve",
     "observability",
     "plots",
     "reach",
@@ -60,9 +70,11 @@ __all__ = [
     "report",
     "retention",
     "save_dataset",
+    "sensitivity",
     "split_law",
     "steer",
     "structure",
+    "structures",
     "trace",
     "transplant",
     "unsaid",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -116,7 +117,7 @@ def controllability(
     iterations = as_count(iterations, "iterations", 0)
     tol = as_tolerance(tol)
     generator, seed = as_rng(rng)
-    operators = {layer: _operator(model, text, layer, span, rows) for layer in chosen}
+    operators = {layer: inputs_to_state(model, text, layer, span, rows) for layer in chosen}
     data, coords = state_spectra(
         operators,
         directions,
@@ -142,8 +143,8 @@ def steer(
     layer: int,
     *,
     span: int = 16,
-    steps: int = 8,
-    iterations: int = 200,
+    steps: int = 4,
+    iterations: int = 60,
     tol: float = 1e-6,
 ) -> xr.Dataset:
     r"""The least change of the last embeddings that brings a state to a target, and what tokens make of it.
@@ -163,9 +164,9 @@ def steer(
         A layer with a state.
     span : int, default 16
         Number L of tokens at the end whose embeddings may move.
-    steps : int, default 8
+    steps : int, default 4
         Gauss-Newton steps at most; a step that does not come nearer is halved, and the last one found stays.
-    iterations : int, default 200
+    iterations : int, default 60
         Iterations of LSMR for each step.
     tol : float, default 1e-6
         Relative gap at which to stop.
@@ -214,7 +215,7 @@ def steer(
     text = one_text(model, ids)
     (layer,) = state_layers(model, layer)
     span, steps, iterations = as_count(span, "span"), as_count(steps, "steps"), as_count(iterations, "iterations")
-    operator = _operator(model, text, layer, span, 1)
+    operator = inputs_to_state(model, text, layer, span, 1)
     like = operator.state
     wanted = torch.as_tensor(np.asarray(target.detach().cpu() if isinstance(target, Tensor) else target)).to(like)
     if wanted.shape != like.shape:
@@ -259,7 +260,8 @@ def steer(
     return units(xr.Dataset(data, coords, attrs), _UNITS)
 
 
-def _operator(model: HybridLM | AdaptedLM, text: Tensor, layer: int, span: int, rows: int) -> InputsToState:
+def inputs_to_state(model: HybridLM | AdaptedLM, text: Tensor, layer: int, span: int, rows: int) -> InputsToState:
+    """The map from the embeddings of the last ``span`` tokens of a text [1, T] to the state of a layer."""
     steps = text.shape[1]
     if steps < span:
         raise ValueError(f"span: expected at most the {steps} tokens of the text, got {span}")
@@ -289,9 +291,14 @@ def _nearer(
     return None
 
 
+#: Side up to which a Jacobian is formed, so that the solver's products cost nothing.
+_DENSE = 512
+
+
 def _least(operator: InputsToState, rest: Tensor, iterations: int) -> Tensor:
     """The least squares solution of least norm of J x = rest."""
     dtype = rest.dtype
+    shape = (operator.inputs, operator.embedded.numel())
 
     def product(x: np.ndarray) -> np.ndarray:
         return operator.forward(torch.from_numpy(x).to(dtype).reshape(1, -1))[0].double().numpy()
@@ -299,6 +306,14 @@ def _least(operator: InputsToState, rest: Tensor, iterations: int) -> Tensor:
     def adjoint(x: np.ndarray) -> np.ndarray:
         return operator.reverse(torch.from_numpy(x).to(dtype).reshape(1, -1))[0].double().numpy()
 
-    shape = (operator.inputs, operator.embedded.numel())
-    linear = LinearOperator(shape, matvec=product, rmatvec=adjoint, dtype=np.float64)  # pyright: ignore[reportCallIssue]
-    return torch.from_numpy(lsmr(linear, rest.double().numpy(), atol=1e-10, btol=1e-10, maxiter=iterations)[0]).to(rest)
+    linear: Any
+    if min(shape) <= _DENSE:
+        many = dataclasses.replace(operator, rows=64, _pulls={})
+        many.__dict__["embedded"] = operator.embedded
+        columns = shape[1] <= shape[0]
+        eye = torch.eye(min(shape), dtype=dtype)
+        linear = (many.forward(eye).T if columns else many.reverse(eye)).double().numpy()
+    else:
+        linear = LinearOperator(shape, matvec=product, rmatvec=adjoint, dtype=np.float64)  # pyright: ignore[reportCallIssue]
+    found = lsmr(linear, rest.double().numpy(), atol=1e-8, btol=1e-8, maxiter=iterations)[0]
+    return torch.from_numpy(found).to(rest)

@@ -158,11 +158,13 @@ def decay_law(
     scores = np.empty((len(names), len(kl)))
     fits = []
     for row, name in enumerate(names):
+        whole = _fit(name, logs, censored, lag)
         for fold in range(folds):
             own = part == fold
-            fitted = _fit(name, logs[~own], censored[~own], lag)
+            # The fit to all prompts is near, so the search begins there; what it ends at is the fold's own.
+            fitted = _fit(name, logs[~own], censored[~own], lag, near=whole)
             scores[row, own] = _log_likelihood(name, fitted, logs[own], censored[own], lag).mean(1)
-        fits.append(_fit(name, logs, censored, lag))
+        fits.append(whole)
     mean = scores.mean(1)
     best = int(mean.argmax())
     behind = scores[best] - scores
@@ -230,8 +232,11 @@ def _log_likelihood(
     return np.where(censored, log_ndtr(z), -0.5 * (z * z + np.log(2 * np.pi)) - fitted[-2])
 
 
-def _fit(name: str, logs: np.ndarray, censored: np.ndarray, lag: np.ndarray) -> np.ndarray:
-    """Maximum likelihood, from a regression of what is seen; a cut is the lag before which the best fit ends."""
+def _fit(
+    name: str, logs: np.ndarray, censored: np.ndarray, lag: np.ndarray, *, near: np.ndarray | None = None
+) -> np.ndarray:
+    """Maximum likelihood, from a regression of what is seen or from a fit that is near; a cut is the lag before which
+    the best fit ends."""
     seen = ~censored
     # A cut lies after the last lag at which anything was seen: an earlier one has likelihood 0.
     cut = lag[seen.any(0)].max() if name.endswith("+cut") else np.inf
@@ -253,11 +258,16 @@ def _fit(name: str, logs: np.ndarray, censored: np.ndarray, lag: np.ndarray) -> 
                 value -= (dark * log_ndtr((resolution - curve) * scale)).sum()
         return float(value) / total if np.isfinite(value) else 1e12
 
-    spread = np.log(max(float(np.sqrt(rest.sum() / max(count.sum(), 1))), 1e-3))
-    found = [
-        minimize(loss, [*start, spread], method="Nelder-Mead", options={"maxiter": 1200, "xatol": 1e-5, "fatol": 1e-8})
-        for start in _starts(name, x, y)
-    ]
+    if near is not None:
+        starts = [near[:-1]]
+    else:
+        spread = np.log(max(float(np.sqrt(rest.sum() / max(count.sum(), 1))), 1e-3))
+        starts = [np.array([*start, spread]) for start in _starts(name, x, y)]
+    options = {"maxiter": 1200, "xatol": 1e-4, "fatol": 1e-7}
+    if near is not None:
+        size = near.size - 1
+        options["initial_simplex"] = near[:-1] + 0.1 * np.vstack([np.zeros(size), np.eye(size)])
+    found = [minimize(loss, start, method="Nelder-Mead", options=options) for start in starts]
     best = min(found, key=lambda each: each.fun)
     return np.append(best.x, cut)
 

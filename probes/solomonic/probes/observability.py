@@ -102,7 +102,8 @@ def observability(
     -----
     J is never formed: a product with it is one run of tau tokens in forward mode, one with its transpose a run and its
     backward pass, ``rows`` at a time; the singular pairs are those of J'J by subspace iteration from
-    ``directions`` + 8 random vectors. Time is (iterations + 2) (directions + 8) runs forth and back.
+    ``directions`` + 8 random vectors of logits. Time is (iterations + 1) (directions + 8) runs in forward mode, one run
+    more than that of passes back.
 
     In a B'MOJO-F layer nothing of the state is seen for the first W tokens: what is read out of it after the cut
     becomes a fading token, and those are read W tokens later. The singular values are exactly 0 for tau of at most W.

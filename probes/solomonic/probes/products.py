@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
 
-__all__ = ["InputsToState", "StateToLogits"]
+__all__ = ["InputsToState", "StateToLogits", "embedding_table", "replaced_embeddings"]
+
+
+def embedding_table(model: HybridLM | AdaptedLM) -> torch.nn.Embedding:
+    """The embedding of a model."""
+    found = model.hf.get_input_embeddings() if isinstance(model, AdaptedLM) else model.model.embed_tokens
+    assert isinstance(found, torch.nn.Embedding)
+    return found
+
+
+@contextlib.contextmanager
+def replaced_embeddings(model: HybridLM | AdaptedLM, embedded: Tensor) -> Iterator[None]:
+    """While it lasts the model reads these embeddings [B, T, d] in the place of those of its tokens."""
+    hook = embedding_table(model).register_forward_hook(lambda module, arguments, output: embedded)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +55,11 @@ class StateToLogits:
         Whose state.
     rows : int
         Products computed at a time; memory grows with rows * tau * V.
+
+    Notes
+    -----
+    All products are taken at one point, so that the run that a reverse product goes back through is kept, one for each
+    number of rows.
     """
 
     model: HybridLM | AdaptedLM
@@ -42,6 +67,7 @@ class StateToLogits:
     ids: Tensor
     layer: int
     rows: int = 8
+    _pulls: dict[int, Callable[..., tuple[Tensor]]] = field(default_factory=dict, repr=False)
 
     @property
     def state(self) -> Tensor:
@@ -62,16 +88,33 @@ class StateToLogits:
         out = self.model(self.ids.expand(count, -1), memory=memory).logits
         return out - out.mean(-1, keepdim=True)
 
-    def gram(self, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """J' J v [k, n] and |J v|^2 [k] for directions [k, n]: a forward and a reverse product each."""
-        products, energy = [], []
-        for part in directions.split(self.rows):
-            at = self.state.expand(len(part), *self.state.shape).clone()
-            along = jvp(self.logits, (at,), (part.view_as(at),))[1].detach()
-            pull = vjp(self.logits, at)[1]
-            products.append(pull(along)[0].detach().reshape(len(part), -1))
-            energy.append(along.square().sum((1, 2)))
-        return torch.cat(products), torch.cat(energy)
+    def forward(self, directions: Tensor) -> Tensor:
+        """J v [k, tau V] for directions [k, n]."""
+        return torch.cat([self._along(part).flatten(1) for part in directions.split(self.rows)])
+
+    def gram(self, directions: Tensor) -> Tensor:
+        """J' J v [k, n] for directions [k, n]: a forward and a reverse product each."""
+        return torch.cat([self._back(self._along(part)) for part in directions.split(self.rows)])
+
+    def start(self, count: int, generator: np.random.Generator) -> Tensor:
+        """J' w [count, n] for normal w: directions that are seen, with the energy of J in the mean of their squares."""
+        shape = (self.ids.shape[1], self.model.config.vocab_size)
+        found = []
+        for size in _sizes(count, self.rows):
+            w = torch.from_numpy(generator.standard_normal((size, *shape))).to(self.state)
+            found.append(self._back(w - w.mean(-1, keepdim=True)))
+        return torch.cat(found)
+
+    def _along(self, directions: Tensor) -> Tensor:
+        at = self.state.expand(len(directions), *self.state.shape).clone()
+        return jvp(self.logits, (at,), (directions.view_as(at),))[1].detach()
+
+    def _back(self, outputs: Tensor) -> Tensor:
+        size = len(outputs)
+        if size not in self._pulls:
+            at = self.state.expand(size, *self.state.shape).clone()
+            self._pulls[size] = vjp(self.logits, at)[1]
+        return self._pulls[size](outputs)[0].detach().reshape(size, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +142,12 @@ class InputsToState:
     ids: Tensor
     layer: int
     rows: int = 8
+    _pulls: dict[int, Callable[..., tuple[Tensor]]] = field(default_factory=dict, repr=False)
 
     @property
     def table(self) -> torch.nn.Embedding:
         """The embedding of the model."""
-        found = (
-            self.model.hf.get_input_embeddings() if isinstance(self.model, AdaptedLM) else self.model.model.embed_tokens
-        )
-        assert isinstance(found, torch.nn.Embedding)
-        return found
+        return embedding_table(self.model)
 
     @cached_property
     def embedded(self) -> Tensor:
@@ -126,12 +166,9 @@ class InputsToState:
 
     def states(self, embedded: Tensor) -> Tensor:
         """States [rows, H, P, N] after the embeddings [rows, L, d]."""
-        hook = self.table.register_forward_hook(lambda module, arguments, output: embedded)
-        try:
-            memory = self.memory.repeat(len(embedded))
+        memory = self.memory.repeat(len(embedded))
+        with replaced_embeddings(self.model, embedded):
             found = self.model(self.ids.expand(len(embedded), -1), memory=memory).memory.get(self.layer, "state")
-        finally:
-            hook.remove()
         assert isinstance(found, Tensor)
         return found
 
@@ -148,12 +185,22 @@ class InputsToState:
         """J' w [k, L d] for directions of the state [k, n]."""
         out = []
         for part in directions.split(self.rows):
-            at = self.embedded.expand(len(part), *self.embedded.shape).clone()
-            pull = vjp(self.states, at)[1]
-            out.append(pull(part.view(len(part), *self.state.shape))[0].detach().reshape(len(part), -1))
+            size = len(part)
+            if size not in self._pulls:
+                self._pulls[size] = vjp(self.states, self.embedded.expand(size, *self.embedded.shape).clone())[1]
+            out.append(self._pulls[size](part.view(size, *self.state.shape))[0].detach().reshape(size, -1))
         return torch.cat(out)
 
-    def gram(self, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """J J' w [k, n] and |J' w|^2 [k] for directions [k, n]."""
-        back = self.reverse(directions)
-        return self.forward(back), back.square().sum(1)
+    def gram(self, directions: Tensor) -> Tensor:
+        """J J' w [k, n] for directions [k, n]."""
+        return self.forward(self.reverse(directions))
+
+    def start(self, count: int, generator: np.random.Generator) -> Tensor:
+        """J v [count, n] for normal moves v, with the energy of J in the mean of their squares."""
+        drawn = generator.standard_normal((count, self.embedded.numel()))
+        return self.forward(torch.from_numpy(drawn).to(self.embedded))
+
+
+def _sizes(count: int, most: int) -> list[int]:
+    """Numbers of rows that make up ``count``, at most so many at a time."""
+    return [min(most, count - first) for first in range(0, count, most)]

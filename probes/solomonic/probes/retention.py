@@ -27,6 +27,8 @@ _UNITS = {
     "half_life": ("median time until the retention is at most the level (Kaplan-Meier)", "token"),
     "half_life_interval": ("confidence interval of half_life, starting points taken as independent", "token"),
     "half_life_prompt_interval": ("confidence interval of half_life, prompts redrawn", "token"),
+    "half_life_median": ("half-life, median over the heads of all layers", "token"),
+    "half_life_median_interval": ("confidence interval of half_life_median, prompts redrawn", "token"),
     "censored": ("share of the starting points whose end was not seen", "1"),
     "survival": ("share of the starting points that keep more than the level (Kaplan-Meier)", "1"),
     "half_life_rate": ("half-life at the mean rate, log(level) / mean(log decay)", "token"),
@@ -83,7 +85,8 @@ def retention(
         - ``half_life`` (layer, head): median over starting points by Kaplan-Meier, tokens; infinite where fewer
           than half of them were seen to end. ``half_life_interval`` and ``half_life_prompt_interval`` (bound,
           layer, head); the latter is NaN for one prompt. ``censored`` (layer, head), ``survival`` (layer, head,
-          lag).
+          lag). ``half_life_median`` is the median over all heads, with ``half_life_median_interval`` (bound) over
+          prompts.
         - ``half_life_rate`` (layer, head): log(level) / mean(log decay), tokens. ``mean_log_decay`` (layer, head).
 
         Coordinates ``symbol`` and ``kind`` (layer). Where every channel and state has a decay of its own (kind
@@ -153,17 +156,21 @@ def retention(
         mean[..., i] = logs.mean(-1)
         quantiles[..., i] = np.quantile(logs, QUANTILES, axis=-1)
     half_life = np.empty(shape)
-    interval, by_prompt = np.empty((2, *shape)), np.empty((2, *shape))
+    interval = np.empty((2, *shape))
     picks = generator.integers(trace.prompts, size=(resamples, trace.prompts))
     censored = np.empty(shape)
     survival = np.empty((*shape, chosen.size))
+    redrawn = np.empty((*shape, resamples))
     for place in np.ndindex(*shape):
         durations, seen = half_lives(sums[place], level)
         curve = kaplan_meier(durations.ravel(), seen.ravel(), confidence=confidence)
-        by_prompt[0][place], by_prompt[1][place] = _over_prompts(durations, seen, picks, confidence)
+        redrawn[place] = _over_prompts(durations, seen, picks)
         half_life[place], interval[0][place], interval[1][place] = curve.quantile(0.5)
         censored[place] = curve.censored
         survival[place] = curve.at(chosen)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    by_prompt = np.quantile(redrawn, tails, axis=-1, method="inverted_cdf")
+    of_all = np.quantile(np.median(redrawn, (0, 1)), tails, method="inverted_cdf")
     rate = np.stack([each.mean((0, 1)) for each in decays])
     with np.errstate(divide="ignore"):
         half_life_rate = np.log(level) / rate
@@ -177,6 +184,8 @@ def retention(
             "half_life": (per_head, half_life),
             "half_life_interval": (("bound", *per_head), interval),
             "half_life_prompt_interval": (("bound", *per_head), by_prompt),
+            "half_life_median": ((), float(np.median(half_life))),
+            "half_life_median_interval": ("bound", of_all),
             "censored": (per_head, censored),
             "survival": ((*per_head, "lag"), survival),
             "half_life_rate": (per_head, half_life_rate),
@@ -229,11 +238,11 @@ def half_lives(sums: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(durations), np.stack(seen)
 
 
-def _over_prompts(durations: np.ndarray, seen: np.ndarray, picks: np.ndarray, confidence: float) -> np.ndarray:
-    """Percentile bounds of the Kaplan-Meier median with whole prompts redrawn; NaN for one prompt."""
+def _over_prompts(durations: np.ndarray, seen: np.ndarray, picks: np.ndarray) -> np.ndarray:
+    """Kaplan-Meier medians with whole prompts redrawn, one a row of picks; NaN for one prompt."""
     prompts = len(durations)
     if prompts == 1:
-        return np.full(2, np.nan)
+        return np.full(len(picks), np.nan)
     longest = int(durations.max())
     ends, cuts = np.zeros((prompts, longest + 1)), np.zeros((prompts, longest + 1))
     rows = np.broadcast_to(np.arange(prompts)[:, None], durations.shape)
@@ -245,5 +254,4 @@ def _over_prompts(durations: np.ndarray, seen: np.ndarray, picks: np.ndarray, co
     at_risk = gone[:, ::-1].cumsum(1)[:, ::-1]
     survival = np.cumprod(1 - ended / np.maximum(at_risk, 1), 1)
     reached = survival <= 0.5 + 1e-12
-    medians = np.where(reached.any(1), reached.argmax(1), np.inf)
-    return np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf")
+    return np.where(reached.any(1), reached.argmax(1), np.inf)

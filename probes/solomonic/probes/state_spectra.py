@@ -75,20 +75,19 @@ def top_directions(
     """Singular values [k], singular vectors in the state [k, n], residuals [k], estimated sum of squares of all.
 
     Subspace iteration with the Rayleigh-Ritz step on the Gramian G of the state (J'J of what reads it, JJ' of what
-    writes it); the residual |G v - s^2 v| is that of each pair.
+    writes it), from random outputs (inputs) taken back (forth) to the state; the residual |G v - s^2 v| is that of each
+    pair.
     """
     n = operator.inputs
     count = min(count, n)
     block = min(n, count + 8)
     like = operator.state
-    start = torch.from_numpy(generator.standard_normal((block, n))).to(like)
-    image, energy = operator.gram(start)
-    total = float(energy.double().mean())
+    image = operator.start(block, generator)
+    total = float(image.double().square().sum(1).mean())
     for _ in range(iterations):
-        basis = torch.linalg.qr(image.double().T).Q.T.to(like)
-        image, _ = operator.gram(basis)
-    basis = torch.linalg.qr(image.double().T).Q.T.to(like)
-    image, _ = operator.gram(basis)
+        image = operator.gram(_basis(image, generator).to(like))
+    basis = _basis(image, generator).to(like)
+    image = operator.gram(basis)
     small = (basis.double() @ image.double().T + image.double() @ basis.double().T) / 2
     values, rotation = torch.linalg.eigh(small)
     order = torch.argsort(values, descending=True)[:count]
@@ -96,3 +95,15 @@ def top_directions(
     vectors = rotation.T @ basis.double()
     residual = (rotation.T @ image.double() - values[:, None] * vectors).norm(dim=1)
     return values.sqrt(), vectors, residual, total
+
+
+def _basis(image: Tensor, generator: np.random.Generator) -> Tensor:
+    """Orthonormal rows that span those of an image [k, n], filled up with random ones where it has fewer directions."""
+    wide = image.double()
+    q, r = torch.linalg.qr(wide.T)
+    size = r.diagonal().abs()
+    weak = size <= 1e-13 * size.max().clamp(min=1e-300)
+    if bool(weak.any()):
+        drawn = torch.from_numpy(generator.standard_normal(tuple(wide.shape))).T
+        q = torch.linalg.qr(torch.cat([q[:, ~weak], drawn[:, weak]], 1)).Q
+    return q.T

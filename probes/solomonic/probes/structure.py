@@ -116,31 +116,21 @@ def structure(
     array([0.99 , 0.852, 0.   , 0.   , 0.   , 0.   , 0.   , 0.   , 0.   , 0.   , 0.   ])
     """
     config = model.config
-    if isinstance(layer, bool) or not isinstance(layer, int | np.integer):
-        raise ValueError(f"layer: expected a layer from 0 to {len(config.pattern) - 1}, got {layer!r}")
-    (layer,) = as_layers(layer, len(config.pattern), name="layer")
-    symbol = config.pattern[layer]
-    if not isinstance(model, HybridLM) or (symbol not in ("*", "SWA") and state_kind(config, layer) != "scalar"):
-        raise ValueError(
-            f"layer: layer {layer} ({symbol}) has no reduced matrix here; structure knows *, SWA, M2 and BMF over "
-            "Mamba2, of a HybridLM. For what a layer was along a text, see trace(model, ids).system(layer, head)"
-        )
+    symbol = checked_layer(model, layer)
     width = layer_window(config, layer)
     small = min(3, width or 3) if window is None else as_count(window, "window")
     data: dict[str, Any] = _parts(model, layer, symbol, width)
     coords: dict[str, Any] = {"part": data.pop("part")}
     decays = np.empty(0)
     if has_state(symbol):
-        at, dt = _steps(model, layer, ids, quantiles)
-        mixer: Any = _mamba(model, layer)
-        rate = -np.exp(_numpy(mixer.A_log))
+        at, dt, rate = steps_of(model, layer, ids, quantiles)
         data["dt"] = (("at", "head"), dt)
         data["rate"] = ("head", rate)
         data["decay"] = (("at", "head"), np.exp(dt * rate))
         data["half_life"] = (("at", "head"), math.log(0.5) / (dt * rate))
         coords["at"], coords["head"] = at, np.arange(rate.size)
         decays = np.exp(dt[len(at) // 2] * rate)
-    names, blocks, A, B = _reduced(model, layer, symbol, small, decays)
+    names, blocks, A, B = reduced_layer(model, layer, symbol, small, decays)
     split = fitting(A)
     spectrum = np.concatenate([_real(np.linalg.eigvals(split.core)), np.zeros(split.nil_order)])
     data["transition"] = (("to", "from"), A)
@@ -172,6 +162,21 @@ def structure(
     return units(xr.Dataset(data, coords, attrs), _UNITS)
 
 
+def checked_layer(model: HybridLM, layer: Any) -> str:
+    """The symbol of a layer; raises where there is no such layer or it has no reduced matrix."""
+    pattern = model.config.pattern
+    if isinstance(layer, bool) or not isinstance(layer, int | np.integer):
+        raise ValueError(f"layer: expected a layer from 0 to {len(pattern) - 1}, got {layer!r}")
+    (layer,) = as_layers(layer, len(pattern), name="layer")
+    symbol = pattern[layer]
+    if not isinstance(model, HybridLM) or (symbol not in ("*", "SWA") and state_kind(model.config, layer) != "scalar"):
+        raise ValueError(
+            f"layer: layer {layer} ({symbol}) has no reduced matrix here; structure knows *, SWA, M2 and BMF over "
+            "Mamba2, of a HybridLM. For what a layer was along a text, see trace(model, ids).system(layer, head)"
+        )
+    return symbol
+
+
 def _parts(model: HybridLM, layer: int, symbol: str, width: int | None) -> dict[str, Any]:
     """The parts of a layer's memory, their kinds, indices and sizes."""
     config = model.config
@@ -193,16 +198,19 @@ def _parts(model: HybridLM, layer: int, symbol: str, width: int | None) -> dict[
     }
 
 
-def _steps(model: HybridLM, layer: int, ids: Any, quantiles: Sequence[float]) -> tuple[list[str], np.ndarray]:
-    """Names and values [at, H] of the steps dt."""
+def steps_of(
+    model: HybridLM, layer: int, ids: Any, quantiles: Sequence[float]
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names and values [at, H] of the steps dt, and the rates [H]."""
+    mixer: Any = _mamba(model, layer)
+    rate = -np.exp(_numpy(mixer.A_log))
     if ids is None:
-        bias: Any = _mamba(model, layer).dt_bias
-        return ["bias"], softplus(bias.detach().double()).cpu().numpy()[None]
+        return ["bias"], softplus(mixer.dt_bias.detach().double()).cpu().numpy()[None], rate
     levels = [as_level(q, "quantiles") for q in quantiles]
     if not levels:
         raise ValueError("quantiles: expected at least one, got none")
     dt = trace(model, ids, layers=layer).require().dt(layer)
-    return [f"q{q:g}" for q in levels], np.quantile(dt.reshape(-1, dt.shape[-1]), levels, axis=0)
+    return [f"q{q:g}" for q in levels], np.quantile(dt.reshape(-1, dt.shape[-1]), levels, axis=0), rate
 
 
 def _mamba(model: HybridLM, layer: int) -> torch.nn.Module:
@@ -210,14 +218,19 @@ def _mamba(model: HybridLM, layer: int) -> torch.nn.Module:
     return mixer.mamba if hasattr(mixer, "mamba") else mixer
 
 
-def _reduced(
-    model: HybridLM, layer: int, symbol: str, window: int, decays: np.ndarray
+def reduced_layer(
+    model: HybridLM, layer: int, symbol: str, window: int, decays: np.ndarray, head: int = 0
 ) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """Slots, their parts, the transition and the input map of the layer with one channel and a small window."""
+    """Slots, their parts, the transition and the input map of the layer with one channel and a small window.
+
+    One state for each of ``decays``, all behind the taps of the first channel of ``head``.
+    """
     sizes: dict[str, int] = {}
     taps = np.empty(0)
     if has_state(symbol):
-        taps = _numpy(_mamba(model, layer).conv1d.weight)[0, 0]  # type: ignore[union-attr]
+        groups = model.config.num_attention_heads // model.config.num_key_value_heads
+        channel = head // groups * model.config.head_dim
+        taps = _numpy(_mamba(model, layer).conv1d.weight)[channel, 0]  # type: ignore[union-attr]
         sizes = {"conv": taps.size - 1, "state": decays.size}
     if has_attention(symbol):
         sizes["kv" if symbol == "*" else "window"] = window

@@ -98,6 +98,34 @@ def test_a_memory_is_a_value_with_the_familys_parts(name):
         assert (changed - first).abs().max() > 1e-6 * first.abs().max(), part
 
 
+@pytest.mark.parametrize("name", [name for name in CONFIGS if PARTS[name][0][0] == "conv"])
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_texts_shorter_than_the_convolution_are_filled_up_with_nothing(name, length):
+    """The register of the convolution has its full width from the first token on, zeros where no token was."""
+    model, ids = adapt(small(name, dtype=torch.float64)), tokens(2, length + 6)
+    memory = model(ids[:, :length]).memory
+    empty, full = model.empty_memory(2), model(ids).memory
+    for layer, part, _ in memory.parts():
+        if part == "conv":
+            held = memory.get(layer, part)
+            assert held.shape == empty.get(layer, part).shape == full.get(layer, part).shape
+            before = max(held.shape[1] - length, 0)
+            assert (held[:, :before] == 0).all()
+            assert (held[:, before:] != 0).any()
+    rest = model(ids[:, length:], memory=memory).logits
+    again = model(ids[:, length:], memory=model(ids[:, :length], memory=empty).memory).logits
+    whole = model(ids).logits[:, length:]
+    for found in (rest, again):
+        assert (found - whole).abs().max() <= TIGHT[torch.float64] * whole.abs().max()
+
+
+def test_padding_is_no_argument():
+    """Rows of one length only: a mask of padding would reach states through the convolution."""
+    model, ids = adapt(small("mamba2")), tokens(2, 5)
+    with pytest.raises(TypeError, match="attention_mask"):
+        model(ids, attention_mask=torch.ones_like(ids))
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_gradients_flow_through_the_memory(name):
     model, ids = adapt(small(name, dtype=torch.float64)), tokens(1, 6)

@@ -3,18 +3,27 @@
 from .bits_by_position import bits_by_position
 from .causal_trace import causal_trace
 from .compression import compression
+from .controllability import controllability
+from .decay_law import decay_law
+from .distinguishability import distinguishability
 from .effective_state import effective_state
+from .empirical_gramians import empirical_gramians
 from .fading import fading
 from .fading_by_memory import fading_by_memory
 from .fading_mass import fading_mass
 from .half_lives import half_lives
 from .layer_influence import layer_influence
 from .learning_curves import learning_curves
+from .lyapunov import lyapunov
+from .memory_curve import memory_curve
 from .observability import observability
 from .recall import recall
 from .recall_study import recall_study
+from .receptive_field import receptive_field
 from .retention import retention
+from .sensitivity import sensitivity
 from .split_law import split_law
+from .steer import steer
 from .structure import structure
 from .unsaid import unsaid
 
@@ -22,18 +31,27 @@ __all__ = [
     "bits_by_position",
     "causal_trace",
     "compression",
+    "controllability",
+    "decay_law",
+    "distinguishability",
     "effective_state",
+    "empirical_gramians",
     "fading",
     "fading_by_memory",
     "fading_mass",
     "half_lives",
     "layer_influence",
     "learning_curves",
+    "lyapunov",
+    "memory_curve",
     "observability",
     "recall",
     "recall_study",
+    "receptive_field",
     "retention",
+    "sensitivity",
     "split_law",
+    "steer",
     "structure",
     "unsaid",
 ]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import PowerFormatter, axes, colour, layer_lines, legend, plain, variables
+from ._spectrum import spectrum
 
 
 def observability(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
@@ -38,26 +37,10 @@ def observability(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> observability(result).get_xlabel()
     'direction of the state, the most visible first'
     """
-    variables(result, "singular_value", "rank")
-    ax = axes(ax)
-    plain(ax)
-    values = result["singular_value"].transpose("layer", "direction").to_numpy()
-    rank = result["rank"].to_numpy()
-    for number, layer in enumerate(result["layer"].to_numpy()):
-        tint, line = layer_lines(number)
-        seen = values[number] > 0
-        if not seen.any():
-            ax.plot([], [], color=colour(tint), linestyle=line, label=f"layer {layer}: nothing is seen")
-            continue
-        place = np.arange(1, seen.size + 1)
-        ax.plot(place[seen], values[number][seen], color=colour(tint), linestyle=line, label=f"layer {layer}")
-        last = int(rank[number])
-        if 0 < last < seen.sum():
-            ax.plot([last], [values[number][last - 1]], color=colour(tint), marker="|", markersize=12)
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(PowerFormatter())
-    ax.set_xlabel("direction of the state, the most visible first")
-    ax.set_ylabel("change of the next logits, nat")
-    if values.shape[0] <= 8:
-        legend(ax, loc="best")
-    return ax
+    return spectrum(
+        result,
+        ax,
+        x="direction of the state, the most visible first",
+        y="change of the next logits, nat",
+        nothing="nothing is seen",
+    )

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..labelled import versions
-from . import readings, say
+from . import card, readings, say
 from .closing import limits, method, provenance
 from .compare import comparison, scores
 from .figures import Figures
+from .folder import CARD
 from .measure import Measured, widest
 from .page import Block, Page, Point, Table
 from .sections import more, section
@@ -34,7 +35,15 @@ def page(models: Sequence[Measured], text: Text, *, date: str, seed: Any, files:
     )
     opening = [_headline(models, draw, prompts, window)]
     if several:
-        opening += [_table(models), *_bends(models, window), *comparison(models, draw), *scores(models, draw)]
+        opening += [
+            _table(models),
+            _card(models),
+            *_bends(models, window),
+            *comparison(models, draw),
+            *scores(models, draw),
+        ]
+    else:
+        opening.append(_card(models))
     parts = [section(i, m, draw, window, several) for i, m in enumerate(models)]
     closing = [method(models, text, prompts, length, unit), limits(models), provenance(models, seed, files)]
     return Page(name, lede, versions()["solomonic"], date, opening, parts, closing)
@@ -86,6 +95,27 @@ def _table(models: Sequence[Measured]) -> Block:
         "state; models without a state have none."
     )
     return Block("models", "The models", tables=[Table("What they are and what they keep", head, rows, note, left=[1])])
+
+
+def _card(models: Sequence[Measured]) -> Block:
+    """The numbers that a model card can quote."""
+    cards = {m.name: card.memory_card(m.data) for m in models}
+    rows = [[name, *card.cells(found)] for name, found in cards.items()]
+    seen = next((found["observable_share"] for found in cards.values() if "observable_share" in found), None)
+    note = (
+        "Medians or means over heads and layers, with 95 % intervals over windows; a dash: the model has no such "
+        "memory. What is held exactly needs no interval: it is the size of the registers, certified nilpotent. "
+        "Directions in "
+        "use hold 99.9 % of the Hankel singular values at a cut."
+    )
+    if seen is not None:
+        note += (
+            f" The share of the state that is seen lies in its {seen['directions']} most visible directions at most, "
+            "so it can be more."
+        )
+    reading = [f"For a model card. The same numbers, with what each one means, are in {CARD}."]
+    table = Table("The memory of each model in numbers", ["Model", *card.HEAD], rows, note)
+    return Block("card", "Memory in numbers", reading, tables=[table])
 
 
 def _bends(models: Sequence[Measured], window: int | None) -> list[Block]:

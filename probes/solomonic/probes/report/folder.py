@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SUMMARY = "summary.json"
+CARD = "memory-card.json"
 FORMAT = "solomonic-report"
 
 

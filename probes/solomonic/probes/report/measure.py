@@ -21,10 +21,12 @@ from ..retention import retention
 from ..split_law import split_law
 from ..structure import structure
 from ..trace import trace
+from .memories import STEPS as MEMORY_STEPS
+from .memories import measure_memories
 from .subjects import Subject, Text, look_up
 
 #: Steps of the measurement of one model, for a progress bar.
-STEPS = ("trace", "retention", "fading", "bends", "layers", "split law", "bits")
+STEPS = ("trace", "retention", "fading", "bends", "layers", "split law", *MEMORY_STEPS, "bits")
 
 #: Windows that are traced for the retention of the state, those that are scored where there is no card, and those on
 #: which the Jacobians of single layers are taken.
@@ -66,6 +68,7 @@ def measure(
     lags: np.ndarray,
     edges: list[int],
     *,
+    memories: bool = True,
     rng: int,
     step: Callable[[str], None],
     progress: bool = False,
@@ -93,6 +96,8 @@ def measure(
     clock("split law")
     tokens = ids[:1, : split_length(subject, ids.shape[1])]
     data["split_law"] = split_law(model, tokens, splits=some_splits(subject, tokens.shape[1]))
+    if memories:
+        data |= measure_memories(model, ids, data["fading"], rng=rng, step=clock)
     clock("bits")
     bits, position, recall, from_card = _scores(subject, text)
     clock("")

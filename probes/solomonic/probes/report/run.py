@@ -16,9 +16,11 @@ from ..inputs import as_rng
 from ..labelled import versions
 from . import svg
 from .assemble import page
+from .card import card_file, memory_card
 from .figures import WIDE, headline
-from .folder import FORMAT, SUMMARY, report_folder
+from .folder import CARD, FORMAT, SUMMARY, report_folder
 from .measure import STEPS, Measured, bend_edges, common_lags, measure
+from .memories import STEPS as MEMORY_STEPS
 from .page import render
 from .subjects import context, subjects, text_for
 
@@ -33,6 +35,7 @@ def report(
     text: Any = None,
     windows: int = 48,
     length: int | None = None,
+    memories: bool = True,
     rng: int | None = 0,
     progress: bool = True,
 ) -> Path:
@@ -40,7 +43,8 @@ def report(
 
     The page has the fading curves :math:`F(\tau) = \mathrm{KL}(p \,\|\, p')` of all models on one pair of axes, and for
     each model its fading curve, the retention and half-lives of its state, the attention on fading tokens, the
-    structure of its layers, the split law, and bits by position and by distance.
+    structure of its layers and heads, how much of its memories is used, seen, moved and needed, the split law, and bits
+    by position and by distance. A table holds the numbers that a model card can quote.
 
     Parameters
     ----------
@@ -59,6 +63,8 @@ def report(
         Number of windows of text.
     length : int or None
         Length of a window, tokens; None takes 512, or four times the largest window of a layer if that is more.
+    memories : bool
+        Whether to measure how much of the memories is used, seen, moved and needed too, which takes half of the time.
     rng : int or None
         Seed of the choice of windows, of replacements and of bootstraps.
     progress : bool
@@ -68,7 +74,8 @@ def report(
     -------
     Path
         The page, ``index.html``. Beside it: a netCDF file for each model with a group for each probe (open it with
-        ``xarray.open_datatree``), the picture as ``fading.svg`` and ``fading.png``, and ``summary.json``.
+        ``xarray.open_datatree``), the picture as ``fading.svg`` and ``fading.png``, ``summary.json``, and
+        ``memory-card.json``: half-life, exact span, effective state and observable share, each with its interval.
 
     Raises
     ------
@@ -82,8 +89,8 @@ def report(
 
     Notes
     -----
-    The four models of the zoo take about a minute on two cores. Most of it is the fading curves, whose cost grows with
-    ``windows`` times the sum of the lags.
+    The four models of the zoo take two to three minutes on two cores. The cost of the fading curves grows with
+    ``windows`` times the sum of the lags; the probes of the memories read a few of the windows.
 
     Examples
     --------
@@ -103,7 +110,12 @@ def report(
         reading = text_for(given, text, windows, size, generator)
         lags = common_lags(given, reading.ids.shape[1])
         edges = bend_edges(given, reading.ids.shape[1])
-        bar = tqdm(total=len(given) * len(STEPS) + 1, disable=not progress, unit="step", desc="report")
+        bar = tqdm(
+            total=len(given) * (len(STEPS) - (0 if memories else len(MEMORY_STEPS))) + 1,
+            disable=not progress,
+            unit="step",
+            desc="report",
+        )
         with bar:
             done = []
             for subject in given:
@@ -113,7 +125,9 @@ def report(
                     bar.update(what != STEPS[0])
 
                 seeds = int(generator.integers(2**31))
-                done.append(measure(subject, reading, lags, edges, rng=seeds, step=step, progress=progress))
+                done.append(
+                    measure(subject, reading, lags, edges, memories=memories, rng=seeds, step=step, progress=progress)
+                )
             bar.set_description("page")
             _write(beside, done, reading, seed)
             bar.update()
@@ -127,6 +141,7 @@ def _write(folder: Path, models: Sequence[Measured], text: Any, seed: Any) -> No
         ("fading.svg", "the fading curves; follows light and dark"),
         ("fading.png", "the same on white"),
         (SUMMARY, "the numbers of this page for programs"),
+        (CARD, "the memory of each model in numbers, for its card"),
     ]
     for m in models:
         tree = xr.DataTree.from_dict({f"/{key}": dataset for key, dataset in m.data.items()})
@@ -137,6 +152,11 @@ def _write(folder: Path, models: Sequence[Measured], text: Any, seed: Any) -> No
     now = datetime.now(UTC)
     html = render(page(models, text, date=f"{now:%-d %B %Y}", seed=seed, files=about))
     (folder / PAGE).write_text(html, encoding="utf-8")
+    cards = {m.name: memory_card(m.data) for m in models}
+    hashes = {m.name: m.data["fading"].attrs["checkpoint"] for m in models}
+    reading = {"text": text.source, "windows": int(text.ids.shape[0]), "length": int(text.ids.shape[1]), "seed": seed}
+    whole = json.dumps(card_file(cards, hashes, reading), indent=2, allow_nan=False)
+    (folder / CARD).write_text(whole + "\n", encoding="utf-8")
     summary = {
         "format": FORMAT,
         "versions": versions(),
@@ -146,7 +166,7 @@ def _write(folder: Path, models: Sequence[Measured], text: Any, seed: Any) -> No
         "windows": int(text.ids.shape[0]),
         "length": int(text.ids.shape[1]),
         "files": sorted([PAGE, *(file for file, _ in about)]),
-        "models": {m.name: {"file": files[m.name], **summary_of(m)} for m in models},
+        "models": {m.name: {"file": files[m.name], **summary_of(m), "card": cards[m.name]} for m in models},
     }
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -9,6 +9,7 @@ from . import readings, say
 from .compare import scores
 from .figures import Figures, described
 from .measure import Measured, verdict
+from .memory_sections import memory_blocks
 from .page import Block, ModelPart, Point, Table
 from .subjects import look_up
 
@@ -17,7 +18,12 @@ def section(number: int, m: Measured, draw: Figures, window: int | None, several
     key = f"m{number}"
     blocks = [_fading(key, m, draw, window)] if several else []
     found = [_state(key, m, draw), _mass(key, m, draw), _layers(key, m, draw), _structure(key, m, draw)]
-    blocks += [*filter(None, found), _split(key, m, draw), *([] if several else scores([m], draw))]
+    blocks += [
+        *filter(None, found),
+        *memory_blocks(key, m, draw),
+        _split(key, m, draw),
+        *([] if several else scores([m], draw)),
+    ]
     card = m.subject.card
     facts = [Point("layers", say.pattern(m.subject.model.config.pattern)), Point("parameters", f"{m.parameters:,}")]
     facts.append(
