@@ -120,7 +120,8 @@ def structure(
         raise ValueError(f"layer: expected a layer from 0 to {len(config.pattern) - 1}, got {layer!r}")
     (layer,) = as_layers(layer, len(config.pattern), name="layer")
     symbol = config.pattern[layer]
-    if not isinstance(model, HybridLM) or (symbol not in ("*", "SWA") and state_kind(config, layer) != "scalar"):
+    known = symbol in ("*", "SWA") or (symbol != "BMO" and state_kind(config, layer) == "scalar")
+    if not isinstance(model, HybridLM) or not known:
         raise ValueError(
             f"layer: layer {layer} ({symbol}) has no reduced matrix here; structure knows *, SWA, M2 and BMF over "
             "Mamba2, of a HybridLM. For what a layer was along a text, see trace(model, ids).system(layer, head)"
