@@ -18,6 +18,7 @@ def run(model, seed, accuracy, *, decay="slow", choice=0.5, pairs=4, budget=None
         "choice": choice,
         "by_lag": {"to 16": accuracy, "over 16": None if seed == 2 else accuracy / 2},
         "by_budget": budget or {},
+        "by_budget_random": {m: [0.2, 0.1] for m in budget or {}},
         "memory_nbytes": 2048,
     }
 
@@ -48,6 +49,7 @@ def test_the_decay_is_chosen_on_other_rows():
     assert table.decay.sel(model="bmojo-16", pairs=4).item() == "default"  # though "slow" has more in the table's rows
     assert table.accuracy.sel(model="bmojo-16", pairs=4, bound="mean") == pytest.approx(0.6)
     assert table.far_by_budget.sel(model="bmojo-16", pairs=4, bound="mean").values.tolist() == pytest.approx([0.1, 0.5])
+    assert table.far_by_random.sel(model="bmojo-16", pairs=4, bound="mean").values.tolist() == pytest.approx([0.1, 0.1])
     assert np.isnan(table.accuracy.sel(model="bmojo-16", pairs=8)).all()
     text = recall_markdown(table).splitlines()
     assert len(text) == 2 + 3
@@ -64,6 +66,7 @@ def test_plots_and_files(tmp_path):
         assert "share of questions" in ax.get_ylabel()
     curve = plots.recall_study(table, by="lag", pairs=4).lines[0]
     np.testing.assert_allclose(curve.get_ydata(), [0.4, 0.125])
+    assert [len(plots.recall_study(table, by=by, pairs=4).lines) for by in ("lag", "stored")] == [2, 2]  # dotted: random
     write_recall_study(RESULTS, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"table.md", "by-lag-4.png", "by-lag-8.png", "by-pairs.png"}
 

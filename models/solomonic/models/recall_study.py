@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -158,6 +158,31 @@ class RecallStudy:
             rng=np.random.default_rng(rng),
         )
 
+    def recipe(self, model: str, decay: str, seed: int) -> Recipe:
+        """How a model is trained."""
+        twice = {"M2", "GDN"} & set(STUDIED[model][0])
+        steps = self.steps * (2 if twice else 1)
+        return Recipe(
+            steps=steps,
+            warmup=min(50, steps),
+            batch_size=self.batch_size,
+            context=self.length,
+            betas=(0.9, 0.98),
+            floor=0.05,
+            matrix_lr=0.02,
+            decay=decay,
+            seed=seed,
+        )
+
+    def batches(self, pairs: int, seed: int) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """The rows and targets of every step."""
+
+        def at(step: int) -> tuple[Tensor, Tensor]:
+            rows = self.task(self.batch_size, pairs, [seed, step])
+            return rows.ids, rows.targets
+
+        return at
+
     @property
     def lags(self) -> tuple[tuple[str, int, int], ...]:
         """Name, first and last lag of the bins that accuracy is told in."""
@@ -301,7 +326,7 @@ def accuracy(model: HybridLM, rows: TaskRows, *, lags: tuple[int, int] | None = 
     >>> 0.3 < accuracy(model, parity(20, length=50, rng=0)) < 0.7
     True
     """
-    right = _right(model, rows)
+    right = rightly(model, rows)
     asked = rows.targets != IGNORED
     if lags is not None:
         asked = asked & (rows.lags >= lags[0]) & (rows.lags <= lags[1])
@@ -309,30 +334,15 @@ def accuracy(model: HybridLM, rows: TaskRows, *, lags: tuple[int, int] | None = 
 
 
 @torch.no_grad()
-def _right(model: HybridLM, rows: TaskRows) -> Tensor:
+def rightly(model: HybridLM, rows: TaskRows) -> Tensor:
+    """Where the likeliest token is the one that is asked for [B, T]; of no meaning where nothing is asked."""
     return torch.cat([model(ids).logits.argmax(-1) for ids in rows.ids.split(64)]) == rows.targets
 
 
 def _run(folder: Path, study: RecallStudy, run: dict[str, Any]) -> None:
-    config = study.config(run["model"])
-    steps = study.steps * (2 if "M2" in config.pattern or "GDN" in config.pattern else 1)
-    recipe = Recipe(
-        steps=steps,
-        warmup=min(50, steps),
-        batch_size=study.batch_size,
-        context=study.length,
-        betas=(0.9, 0.98),
-        floor=0.05,
-        matrix_lr=0.02,
-        decay=run["decay"],
-        seed=run["seed"],
-    )
-
-    def batches(step: int) -> tuple[Tensor, Tensor]:
-        rows = study.task(study.batch_size, run["pairs"], [run["seed"], step])
-        return rows.ids, rows.targets
-
-    done = train(config, batches, folder, recipe, save_every=200, done=_learned, note=run, progress=False)
+    config, recipe = study.config(run["model"]), study.recipe(run["model"], run["decay"], run["seed"])
+    batches = study.batches(run["pairs"], run["seed"])
+    done = train(config, batches, folder, recipe, save_every=200, done=learned, note=run, progress=False)
     test = study.task(study.rows, run["pairs"], [run["seed"], _TEST])
     choice = study.task(study.rows, run["pairs"], [run["seed"], _CHOICE])
     model = done.model.eval()
@@ -347,7 +357,7 @@ def _run(folder: Path, study: RecallStudy, run: dict[str, Any]) -> None:
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": len(done.losses),
         "seconds": round(done.seconds, 1),
-        "losses": [round(x, 4) for x in done.losses[:: max(1, steps // 60)]],
+        "losses": [round(x, 4) for x in done.losses[:: max(1, recipe.steps // 60)]],
         "torch": torch.__version__,
     }
     if "BMO" in config.pattern:
@@ -361,7 +371,8 @@ def _run(folder: Path, study: RecallStudy, run: dict[str, Any]) -> None:
     write_json(folder / "result.json", result)
 
 
-def _learned(losses: Sequence[float]) -> bool:
+def learned(losses: Sequence[float]) -> bool:
+    """Whether the task is: the mean loss of 20 steps is under 0.05 nats."""
     return len(losses) >= 20 and sum(losses[-20:]) < 20 * 0.05
 
 
