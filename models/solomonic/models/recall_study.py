@@ -70,14 +70,14 @@ class RecallStudy:
     models : tuple of str
         Names in ``STUDIED``.
     decays : tuple of str
-        Initial decays to try on Mamba2 and B'MOJO-F with the first number of pairs and the first seed; the better one,
-        on rows that are not those of the test, is that of all other runs of the model and of those that have its layers.
+        Initial decays to try on Mamba2 and B'MOJO-F with the first number of pairs and the first seed. The better one,
+        on rows that are not those of the test, is that of all other runs of the model and of those with its layers.
     places : str
         Where pairs lie, see :func:`~solomonic.models.tasks.mqar`.
     steps, batch_size, rows : int
-        Optimizer steps of a run at most, rows a step, and rows of the test. Models with Mamba2 layers have twice as many
-        steps, each of which takes half as long as one of B'MOJO. A run ends when the mean loss of 20 steps is under 0.05
-        nats.
+        Optimizer steps of a run at most, rows a step, and rows of the test. Models with Mamba2 layers have twice as
+        many steps, each of which takes half as long as one of B'MOJO. A run ends when the mean loss of 20 steps is
+        under 0.05 nats.
 
     Examples
     --------

@@ -14,10 +14,11 @@ _RECALL = ("recall-fading", "recall-bmojo")
 def zoo(task: str | None = None) -> dict[str, Path]:
     """The checkpoints that ship with the package, by name.
 
-    Those that read bytes have the same data, the same number of parameters within 1 % and the same number of training tokens:
-    ``transformer`` (attention over all the past), ``deadbeat`` (sliding windows), ``fading`` (Mamba2) and ``bmojo-f``
-    (B'MOJO-F). The small pair ``recall-fading`` (Mamba2) and ``recall-bmojo`` (B'MOJO) was trained to recall values by
-    their keys (:func:`~solomonic.models.recall_rows`). Each folder has a ``card.json`` with recipe, seed and scores.
+    Those that read bytes have the same data, the same number of parameters within 1 % and the same number of training
+    tokens: ``transformer`` (attention over all the past), ``deadbeat`` (sliding windows), ``fading`` (Mamba2) and
+    ``bmojo-f`` (B'MOJO-F). The small pair ``recall-fading`` (Mamba2) and ``recall-bmojo`` (B'MOJO) was trained to
+    recall values by their keys (:func:`~solomonic.models.recall_rows`). Each folder has a ``card.json`` with recipe,
+    seed and scores.
 
     Parameters
     ----------
