@@ -8,7 +8,8 @@ chunk the u_t solve a unit lower triangular system,
 Its inverse T, of Q x Q numbers, is taken for all chunks at once; it does not grow, being made of products of
 contractions. Then, chunk after chunk,
 
-    U = T diag(beta) (V - diag(e) K S_in),   O = diag(e) Q S_in + lower(L * Q K') U,   S_out = total S_in + K' diag(w) U.
+    U = T diag(beta) (V - diag(e) K S_in),
+    O = diag(e) Q S_in + lower(L * Q K') U,      S_out = total S_in + K' diag(w) U.
 
 Heads that share their keys share K K' and stand side by side in Q K'.
 """
