@@ -1,8 +1,8 @@
 """What do models of the recall study say where they are wrong: another value of the row, or anything?
 
-Run ``solomonic recall --out runs/recall`` first, then ``python benchmarks/recall_errors.py runs/recall``. Questions at the
-farthest distances of the study's test rows, all seeds of a model together. A model that knows which values occurred in
-the row, and not which key they stood behind, is right in one of as many as there are pairs.
+Run ``solomonic recall --out runs/recall`` first, then ``python benchmarks/recall_errors.py runs/recall``. Questions at
+the farthest distances of the study's test rows, all seeds of a model together. A model that knows which values occurred
+in the row, and not which key they stood behind, is right in one of as many as there are pairs.
 """
 
 from __future__ import annotations
