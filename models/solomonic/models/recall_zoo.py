@@ -50,7 +50,7 @@ def recall_rows(batch: int, *, rng: int | list[int] = _CARD_SEED) -> TaskRows:
     """Rows of the task that the recall pair of the zoo was trained on.
 
     Four pairs of key and value lie anywhere in the first 32 of 64 tokens, and each key comes four times again in the
-    rest, where its value is asked for. See :func:`solomonic.models.tasks.mqar`.
+    rest, where its value is asked for. See ``solomonic.models.tasks.mqar``.
 
     Parameters
     ----------
