@@ -1,5 +1,8 @@
 """The recall study as a table and as plots."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
@@ -69,6 +72,22 @@ def test_plots_and_files(tmp_path):
     assert len(plots.recall_study(table, by="stored", pairs=4).lines) == 2  # one of them dotted: chosen at random
     write_recall_study(RESULTS, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"table.md", "by-lag-4.png", "by-lag-8.png", "by-pairs.png"}
+
+
+def test_the_documented_table_is_that_of_the_documented_runs():
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    results = json.loads((docs / "data" / "recall.json").read_text(encoding="utf-8"))
+    table = recall_table(results)
+    assert recall_markdown(table) in (docs / "howto" / "who-recalls-what.md").read_text(encoding="utf-8")
+    easy = table.sel(pairs=4)
+    assert (easy.seeds >= 3).all()
+    mean, low, high = (easy.accuracy.sel(bound=b).to_series() for b in ("mean", "low", "high"))
+    assert low["bmojo-16"] > high["bmojo-f"]  # the claims that the page says hold
+    assert mean["bmojo-16"] > max(mean["bmojo-4"], mean["bmojo-random-16"])
+    assert mean["bmojo-f"] < mean["hybrid"]  # and one that does not
+    far = easy.far_by_budget.sel(model="bmojo-16", bound="mean")
+    assert (far.diff("stored") > -0.005).all()
+    assert (far > easy.far_by_random.sel(model="bmojo-16", bound="mean"))[1:-1].all()
 
 
 def test_refused():

@@ -78,7 +78,7 @@ def recall_study(table: xr.Dataset, *, by: str = "lag", pairs: int | None = None
             ax.plot(at, chance, color=tint, linewidth=0.9, alpha=0.8, linestyle=(0, (1, 2)))
     ax.set_xticks(x, ticks)
     ax.set_xlabel(_LABELS[by])
-    ax.set_ylabel("share of questions answered rightly" + " at the farthest distances" * (by == "stored"))
+    ax.set_ylabel("share of questions answered" + (", farthest distances" if by == "stored" else " rightly"))
     ax.set_ylim(-0.03, 1.03)
     end_labels(ax, ends)
     return ax
