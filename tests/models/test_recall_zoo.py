@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from solomonic.models import load, recall_accuracy, recall_rows, zoo, zoo_recipe
+from solomonic.models import HybridLM, load, recall_accuracy, recall_rows, zoo, zoo_recipe
 from solomonic.models.recall_study import accuracy
 from solomonic.models.recall_zoo import RECALL_PAIR, _interval
 from solomonic.models.tasks import IGNORED
@@ -58,6 +58,17 @@ def test_the_pair_is_in_the_zoo():
     assert set(zoo()) == {*zoo("recall"), *zoo("bytes")}
     with pytest.raises(ValueError, match="task: expected 'bytes', 'recall' or None, got 'text'"):
         zoo("text")
+
+
+def test_recipes_of_byte_models_have_equal_parameters():
+    counts = {}
+    for name in ("transformer", "deadbeat", "fading", "bmojo-f", "bmojo"):
+        with torch.device("meta"):
+            counts[name] = sum(p.numel() for p in HybridLM(zoo_recipe(name)[0]).parameters())
+    assert max(counts.values()) < 1.01 * min(counts.values())
+    assert counts["bmojo"] == counts["bmojo-f"]  # stored tokens have no parameters
+    with pytest.raises(ValueError, match="expected one of transformer, .*, recall-bmojo, recall-fading, got 'gpt'"):
+        zoo_recipe("gpt")
 
 
 def test_all_counts_what_the_study_counts(shipped):
