@@ -67,7 +67,7 @@ def test_recipes_of_byte_models_have_equal_parameters():
             counts[name] = sum(p.numel() for p in HybridLM(zoo_recipe(name)[0]).parameters())
     assert max(counts.values()) < 1.01 * min(counts.values())
     assert counts["bmojo"] == counts["bmojo-f"]  # stored tokens have no parameters
-    with pytest.raises(ValueError, match="expected one of transformer, .*, recall-bmojo, recall-fading, got 'gpt'"):
+    with pytest.raises(ValueError, match=r"expected one of transformer, .*, recall-bmojo, recall-fading, got 'gpt'"):
         zoo_recipe("gpt")
 
 
