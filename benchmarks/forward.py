@@ -36,7 +36,7 @@ def main() -> None:
     """Print the table: megabytes over the loaded model, and seconds, for each length."""
     print("peak memory of a forward pass over the loaded model, MB (and seconds), two threads")
     print(f"{'tokens':<12}" + "".join(f"{length:>18,}" for length in LENGTHS))
-    for name in models.zoo():
+    for name in models.zoo("bytes"):
         cells, peaks = [], []
         for length in LENGTHS:
             if name == "transformer" and length > 8192:

@@ -135,6 +135,24 @@ def test_a_finished_run_is_not_run_again(whole):
     assert again.seconds == whole.seconds
 
 
+def test_a_run_that_is_done_early(whole, tmp_path):
+    config = small_config("hybrid")
+
+    def failing(step):
+        if step == 5:
+            raise OSError("stopped here")
+        return batches(step)
+
+    options = {"save_every": 3, "progress": False, "done": lambda losses: len(losses) >= 8}
+    with pytest.raises(OSError, match="stopped here"):
+        train(config, failing, tmp_path, RECIPE, **options)
+    run = train(config, batches, tmp_path, RECIPE, **options)
+    assert run.losses == whole.losses[:8]
+    again = train(config, lambda step: pytest.fail("no step is left"), tmp_path, RECIPE, **options)
+    assert again.losses == run.losses
+    assert _same(again.model, run.model)
+
+
 def test_another_recipe_in_the_same_folder(whole):
     with pytest.raises(ValueError, match=r"another recipe \(lr\)"):
         train(small_config("hybrid"), batches, whole.folder, Recipe(**{**vars(RECIPE), "lr": 2e-2}), progress=False)

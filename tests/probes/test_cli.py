@@ -63,12 +63,12 @@ def test_report_takes_the_zoo_where_nothing_is_named(capsys, checkpoint, tmp_pat
 
     # The package's name `report` is the function, so its module is asked for by name.
     monkeypatch.setattr(importlib.import_module("solomonic.probes.report"), "report", write)
-    monkeypatch.setattr(models, "zoo", lambda: {"a": checkpoint})
+    monkeypatch.setattr(models, "zoo", lambda task: {"a": checkpoint})
     code, _, _ = call(capsys, "report", "--out-dir", str(tmp_path / "out"), "--seed", "3")
     assert code == 0
     assert seen["given"] == {"a": checkpoint}
     assert (seen["rng"], seen["progress"], seen["out"]) == (3, True, tmp_path / "out")
-    monkeypatch.setattr(models, "zoo", dict)
+    monkeypatch.setattr(models, "zoo", lambda task: {})
     code, _, err = call(capsys, "report")
     assert code == 2
     assert "name a checkpoint folder" in err
@@ -178,9 +178,17 @@ def test_zoo_lists_what_ships(capsys, checkpoint, monkeypatch):
     assert code == 0
     head, *rows = out.splitlines()
     assert head.split()[:3] == ["name", "pattern", "parameters"]
-    assert "1.500" in rows[0]
+    assert "1.500 bits a byte" in rows[0]
     assert "2 M bytes, 3 min" in rows[0]
     assert rows[1].startswith("other")
+    (checkpoint / "card.json").write_text('{"accuracy": {"all": {"accuracy": 0.987}}}')
+    assert "99 % recalled" in call(capsys, "zoo")[1]
+
+
+def test_the_recall_pair_is_trained_by_its_recipe_alone(capsys, tmp_path):
+    code, _, err = call(capsys, "train", "recall-bmojo", "--steps", "3", "--out", str(tmp_path))
+    assert code == cli.WRONG
+    assert "recall-bmojo is trained on recall by its own recipe alone" in err
 
 
 def test_train_by_a_config_writes_a_card_and_goes_on_where_it_was(capsys, checkpoint, tmp_path, monkeypatch):
@@ -223,7 +231,7 @@ def test_recall_goes_on_and_writes_table_and_figures(capsys, tmp_path, monkeypat
     monkeypatch.setattr(recall_study, "SMOKE", tiny)
     out = tmp_path / "study"
     assert call(capsys, "recall", "--smoke", "--out", str(out), "--models", "swa", "-q")[0] == 0
-    code, said, _ = call(capsys, "recall", "--smoke", "--out", str(out), "--models", "swa", "bmojo-16", "-q")
+    code, said, _ = call(capsys, "recall", "--smoke", "--out", str(out), "--models", "swa", "bmojo-4", "-q")
     assert code == 0
     assert said.count("| 2 |") == 2
     assert (out / "table.md").read_text() == said

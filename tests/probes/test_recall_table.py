@@ -1,5 +1,8 @@
 """The recall study as a table and as plots."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
@@ -18,6 +21,7 @@ def run(model, seed, accuracy, *, decay="slow", choice=0.5, pairs=4, budget=None
         "choice": choice,
         "by_lag": {"to 16": accuracy, "over 16": None if seed == 2 else accuracy / 2},
         "by_budget": budget or {},
+        "by_budget_random": {m: [0.2, 0.1] for m in budget or {}},
         "memory_nbytes": 2048,
     }
 
@@ -48,6 +52,7 @@ def test_the_decay_is_chosen_on_other_rows():
     assert table.decay.sel(model="bmojo-16", pairs=4).item() == "default"  # though "slow" has more in the table's rows
     assert table.accuracy.sel(model="bmojo-16", pairs=4, bound="mean") == pytest.approx(0.6)
     assert table.far_by_budget.sel(model="bmojo-16", pairs=4, bound="mean").values.tolist() == pytest.approx([0.1, 0.5])
+    assert table.far_by_random.sel(model="bmojo-16", pairs=4, bound="mean").values.tolist() == pytest.approx([0.1, 0.1])
     assert np.isnan(table.accuracy.sel(model="bmojo-16", pairs=8)).all()
     text = recall_markdown(table).splitlines()
     assert len(text) == 2 + 3
@@ -64,8 +69,25 @@ def test_plots_and_files(tmp_path):
         assert "share of questions" in ax.get_ylabel()
     curve = plots.recall_study(table, by="lag", pairs=4).lines[0]
     np.testing.assert_allclose(curve.get_ydata(), [0.4, 0.125])
+    assert len(plots.recall_study(table, by="stored", pairs=4).lines) == 2  # one of them dotted: chosen at random
     write_recall_study(RESULTS, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"table.md", "by-lag-4.png", "by-lag-8.png", "by-pairs.png"}
+
+
+def test_the_documented_table_is_that_of_the_documented_runs():
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    results = json.loads((docs / "data" / "recall.json").read_text(encoding="utf-8"))
+    table = recall_table(results)
+    assert recall_markdown(table) in (docs / "howto" / "who-recalls-what.md").read_text(encoding="utf-8")
+    easy = table.sel(pairs=4)
+    assert (easy.seeds >= 3).all()
+    mean, low, high = (easy.accuracy.sel(bound=b).to_series() for b in ("mean", "low", "high"))
+    assert low["bmojo-16"] > high["bmojo-f"]  # the claims that the page says hold
+    assert mean["bmojo-16"] > max(mean["bmojo-4"], mean["bmojo-random-16"])
+    assert mean["bmojo-f"] < mean["hybrid"]  # and one that does not
+    far = easy.far_by_budget.sel(model="bmojo-16", bound="mean")
+    assert (far.diff("stored") > -0.005).all()
+    assert (far > easy.far_by_random.sel(model="bmojo-16", bound="mean"))[1:-1].all()
 
 
 def test_refused():

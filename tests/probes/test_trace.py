@@ -58,6 +58,26 @@ def test_delta_rules_are_traced_and_what_is_not_linear_is_not(mixer):
     np.testing.assert_allclose(y[:, 0], rest.y(0)[1, :, 3, 5], atol=1e-13)
 
 
+@pytest.mark.parametrize("options", [{}, {"fading_tokens": 1}, {"ssm_mixer": "gdn"}, {"ssm_mixer": "gka"}])
+def test_states_of_layers_that_store_tokens(options):
+    model, ids = small_model("BMO-SWA", dtype=torch.float64, eidetic_tokens=4, **options), tokens(2, 40)
+    run = trace(model, ids)
+    kind = {"gdn": "delta", "gka": None}.get(options.get("ssm_mixer"), "scalar")
+    assert (run.kinds[0], run.attention_layers) == (kind, (1,))
+    if kind is None:
+        with pytest.raises(ValueError, match="no state space heads"):
+            retention(run)
+        return
+    assert run.error <= 1e-14
+    state = run.memory.get(0, "state")
+    assert isinstance(state, torch.Tensor)
+    np.testing.assert_allclose(run.states(0)[:, 0], state.transpose(2, 3) if kind == "delta" else state, atol=1e-13)
+    kept = retention(run, lags=[1, 7])
+    assert (kept.mean_log_decay.values[0] == run.log_decay(0).mean((0, 1))).all()
+    rest = trace(model, ids[:, 13:], memory=model(ids[:, :13]).memory)
+    np.testing.assert_allclose(rest.states(0), run.states(0), atol=1e-13)
+
+
 def test_one_axis_is_one_prompt():
     model = small_model()
     assert trace(model, tokens(1, 9)[0]).ids.shape == (1, 9)

@@ -12,6 +12,7 @@ from .generate import Generation, generate
 from .hub import from_hub
 from .lm import HybridLM, LMOutput
 from .memory import KeyValue, Memory, Part, StoredTokens
+from .recall_zoo import recall_accuracy, recall_rows
 from .recipes import train_zoo, zoo_recipe
 from .training import Recipe, TrainingRun, train
 from .zoo import zoo
@@ -40,6 +41,8 @@ __all__ = [
     "insert",
     "load",
     "prime",
+    "recall_accuracy",
+    "recall_rows",
     "save",
     "score",
     "stdlib_corpus",

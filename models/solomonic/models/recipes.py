@@ -12,6 +12,7 @@ from .config import HybridConfig
 from .corpus import stdlib_corpus
 from .evaluation import bits_per_token, score, windows
 from .files import write_json
+from .recall_zoo import RECALL_PAIR, recall_recipe, train_recall
 from .training import Recipe, TrainingRun, train
 
 #: Name -> (pattern symbol of the four layers, width of the MLPs, which makes up for what the mixers take).
@@ -20,7 +21,11 @@ _MODELS = {
     "deadbeat": ("SWA", 432),
     "fading": ("M2", 384),
     "bmojo-f": ("BMF", 216),
+    "bmojo": ("BMO", 216),
 }
+
+#: B'MOJO: an eighth of a row at most is stored, as many tokens as a window has.
+_STORED = 64
 
 _RECIPE = Recipe(steps=12_000, batch_size=2, context=512, lr=3e-3, warmup=100)
 _WOVEN = 0.08
@@ -29,13 +34,15 @@ _WOVEN = 0.08
 def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
     """The architecture and the recipe of a model of the zoo.
 
-    Four layers, d = 128, 4 heads of 32, windows of 64 tokens, half of each head rotated, just under a million
-    parameters.
+    Those that read bytes have four layers, d = 128, 4 heads of 32, windows of 64 tokens, half of each head rotated,
+    just under a million parameters; ``"bmojo"`` stores 64 tokens a layer, refreshed every 64 tokens. The recall pair
+    has two layers, d = 64, 2 heads of 32 and windows of 8.
 
     Parameters
     ----------
     name : str
-        ``"transformer"``, ``"deadbeat"``, ``"fading"`` or ``"bmojo-f"``.
+        ``"transformer"``, ``"deadbeat"``, ``"fading"``, ``"bmojo-f"``, ``"bmojo"``, ``"recall-fading"`` or
+        ``"recall-bmojo"``.
 
     Returns
     -------
@@ -52,8 +59,10 @@ def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
     >>> config.pattern, config.bmojo_window
     (('BMF', 'BMF', 'BMF', 'BMF'), 64)
     """
+    if name in RECALL_PAIR:
+        return recall_recipe(name)
     if name not in _MODELS:
-        raise ValueError(f"name: expected one of {', '.join(_MODELS)}, got {name!r}")
+        raise ValueError(f"name: expected one of {', '.join((*_MODELS, *RECALL_PAIR))}, got {name!r}")
     symbol, width = _MODELS[name]
     config = HybridConfig(
         pattern=(symbol,) * 4,
@@ -64,7 +73,8 @@ def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
         num_key_value_heads=4,
         head_dim=32,
         swa_window=64 if symbol == "SWA" else None,
-        bmojo_window=64 if symbol == "BMF" else 2048,
+        bmojo_window=64 if symbol in ("BMF", "BMO") else 2048,
+        eidetic_tokens=_STORED if symbol == "BMO" else 16,
         partial_rotary_factor=0.5,
         max_position_embeddings=512,
     )
@@ -72,7 +82,7 @@ def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
 
 
 def train_zoo(name: str, out_dir: str | Path, *, progress: bool = True) -> TrainingRun:
-    """Train a model of the zoo and write its card; about 40 minutes on one core.
+    """Train a model of the zoo and write its card; about 40 minutes on one core, or one for the recall pair.
 
     Parameters
     ----------
@@ -92,6 +102,8 @@ def train_zoo(name: str, out_dir: str | Path, *, progress: bool = True) -> Train
     --------
     >>> train_zoo("deadbeat", "runs/deadbeat")  # doctest: +SKIP
     """
+    if name in RECALL_PAIR:
+        return train_recall(name, Path(out_dir), progress=progress)
     config, recipe = zoo_recipe(name)
     corpus = stdlib_corpus(woven=_WOVEN)
     rows = windows(corpus.validation_plain, recipe.context, most=48)

@@ -135,6 +135,7 @@ def train(
     save_every: int = 200,
     keep: int | None = 1,
     validate: Callable[[HybridLM], float] | None = None,
+    done: Callable[[Sequence[float]], bool] | None = None,
     note: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> TrainingRun:
@@ -169,6 +170,9 @@ def train(
     validate : callable or None
         model -> score, called at every checkpoint; its values go into the run's ``curve``. It must leave the model
         as it is.
+    done : callable or None
+        The losses so far -> whether that is enough: the run then ends before the recipe's steps are over. A pure
+        function, so that a run that goes on ends where one that was never stopped does.
     note : dict or None
         Written into the checkpoints' ``progress.json`` (what the data were, say).
     progress : bool
@@ -241,7 +245,7 @@ def train(
     bar = tqdm(total=recipe.steps, initial=len(losses), disable=not progress, unit="step", desc=out_dir.name)
     try:
         with bar:
-            while len(losses) < recipe.steps:
+            while len(losses) < recipe.steps and not (done is not None and losses and done(losses)):
                 loss = _step(model, optimizers, batches(len(losses)), recipe, len(losses))
                 losses.append(loss)
                 bar.update()

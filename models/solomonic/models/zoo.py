@@ -7,27 +7,45 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent / "checkpoints"
 
 #: From exact and unlimited to both at once; the order of plots and tables.
-_ORDER = ("transformer", "deadbeat", "fading", "bmojo-f")
+_ORDER = ("transformer", "deadbeat", "fading", "bmojo-f", "bmojo")
+_RECALL = ("recall-fading", "recall-bmojo")
 
 
-def zoo() -> dict[str, Path]:
+def zoo(task: str | None = None) -> dict[str, Path]:
     """The checkpoints that ship with the package, by name.
 
-    All have the same data, the same number of parameters within 1 % and the same number of training tokens:
-    ``transformer`` (attention over all the past), ``deadbeat`` (sliding windows), ``fading`` (Mamba2) and ``bmojo-f``
-    (B'MOJO-F). Each folder has a ``card.json`` with recipe, seed and scores.
+    Those that read bytes have the same data, the same number of parameters within 1 % and the same number of training
+    tokens: ``transformer`` (attention over all the past), ``deadbeat`` (sliding windows), ``fading`` (Mamba2) and
+    ``bmojo-f`` (B'MOJO-F). The small pair ``recall-fading`` (Mamba2) and ``recall-bmojo`` (B'MOJO) was trained to
+    recall values by their keys (:func:`~solomonic.models.recall_rows`). Each folder has a ``card.json`` with recipe,
+    seed and scores.
+
+    Parameters
+    ----------
+    task : str or None
+        ``"bytes"`` or ``"recall"`` for the models of one task alone.
 
     Returns
     -------
     dict of str to Path
         Name -> folder; :func:`load` takes either.
 
+    Raises
+    ------
+    ValueError
+        If there is no such task.
+
     Examples
     --------
     >>> from solomonic.models import zoo
-    >>> list(zoo())
+    >>> list(zoo("bytes"))[:4]
     ['transformer', 'deadbeat', 'fading', 'bmojo-f']
+    >>> list(zoo("recall"))
+    ['recall-fading', 'recall-bmojo']
     """
+    if task not in (None, "bytes", "recall"):
+        raise ValueError(f"task: expected 'bytes', 'recall' or None, got {task!r}")
     found = {p.parent.name: p.parent for p in _FOLDER.glob("*/config.json")}
-    rest = sorted(set(found) - set(_ORDER))
-    return {name: found[name] for name in (*_ORDER, *rest) if name in found}
+    rest = sorted(set(found) - set(_ORDER) - set(_RECALL))
+    names = {"bytes": (*_ORDER, *rest), "recall": _RECALL, None: (*_ORDER, *rest, *_RECALL)}[task]
+    return {name: found[name] for name in names if name in found}

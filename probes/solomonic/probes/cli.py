@@ -68,7 +68,7 @@ def report(
 
     from .report import report as write
 
-    models = _unique(checkpoints) if checkpoints else dict(zoo())
+    models = _unique(checkpoints) if checkpoints else dict(zoo("bytes"))
     if not models:
         raise FileNotFoundError("no checkpoint ships with this package; name a checkpoint folder")
     _ready()
@@ -93,10 +93,13 @@ def zoo() -> None:
     from solomonic.models import describe
     from solomonic.models import zoo as shipped
 
-    rows = [("name", "pattern", "parameters", "bits a byte", "training", "memory after 512 tokens")]
+    rows = [("name", "pattern", "parameters", "score", "training", "memory after 512 tokens")]
     for name, folder in shipped().items():
         about, card = describe(folder, tokens=512), _card(folder)
-        bits = card.get("validation", {}).get("bits_per_byte")
+        bits, recalled = card.get("validation", {}).get("bits_per_byte"), card.get("accuracy", {}).get("all")
+        score = "" if bits is None else f"{bits:.3f} bits a byte"
+        if recalled is not None:
+            score = f"{100 * recalled['accuracy']:.0f} % recalled"
         trained = [f"{card['tokens'] / 1e6:.0f} M bytes"] if "tokens" in card else []
         trained += [f"{card['minutes']:.0f} min"] if "minutes" in card else []
         rows.append(
@@ -104,7 +107,7 @@ def zoo() -> None:
                 name,
                 "-".join(about.config.pattern),
                 f"{about.parameters:,}",
-                "" if bits is None else f"{bits:.3f}",
+                score,
                 ", ".join(trained),
                 f"{about.memory_nbytes:,} bytes",
             )
@@ -193,6 +196,8 @@ def _train(
     if name is not None:
         what, recipe = zoo_recipe(name)
         recipe = dataclasses.replace(recipe, **changes)
+        if what.vocab_size != 256:
+            raise ValueError(f"train: {name} is trained on recall by its own recipe alone; leave out the options")
     else:
         assert config is not None
         what, recipe = HybridConfig.from_file(config), Recipe(**changes)

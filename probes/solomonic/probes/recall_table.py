@@ -16,6 +16,10 @@ _UNITS = {
     "by_lag": ("accuracy by distance to the answer", "share of questions"),
     "by_budget": ("accuracy with another number of stored tokens", "share of questions"),
     "far_by_budget": ("accuracy at the farthest distances with another number of stored tokens", "share of questions"),
+    "far_by_random": (
+        "accuracy at the farthest distances with another number of stored tokens, chosen at random",
+        "share of questions",
+    ),
     "memory": ("memory of one sequence at the end of a row", "byte"),
     "seeds": ("runs", "1"),
 }
@@ -34,8 +38,9 @@ def recall_table(results: Iterable[Mapping[str, Any]], *, confidence: float = 0.
     Returns
     -------
     xarray.Dataset
-        ``accuracy`` (model, pairs, bound), ``by_lag`` (model, pairs, lag, bound), ``by_budget`` and ``far_by_budget``
-        (model, pairs, stored, bound), bounds being mean, low and high; ``decay`` (model, pairs), which initial decay
+        ``accuracy`` (model, pairs, bound), ``by_lag`` (model, pairs, lag, bound), ``by_budget``, ``far_by_budget`` and,
+        with stored tokens chosen at random, ``far_by_random`` (model, pairs, stored, bound), bounds being mean, low and
+        high; ``decay`` (model, pairs), which initial decay
         was chosen, by the mean accuracy on rows that are not in the table; ``seeds`` and ``memory`` (model, pairs).
 
     Raises
@@ -59,7 +64,7 @@ def recall_table(results: Iterable[Mapping[str, Any]], *, confidence: float = 0.
     stored = sorted({int(m) for r in results for m in r["by_budget"]})
     shape = (len(models), len(pairs))
     accuracy, by_lag = np.full((*shape, 3), np.nan), np.full((*shape, len(lags), 3), np.nan)
-    budgets = np.full((2, *shape, len(stored), 3), np.nan)
+    budgets = np.full((3, *shape, len(stored), 3), np.nan)
     decay, seeds, memory = np.full(shape, "", dtype=object), np.zeros(shape, int), np.full(shape, np.nan)
     for i, model in enumerate(models):
         for j, count in enumerate(pairs):
@@ -74,14 +79,15 @@ def recall_table(results: Iterable[Mapping[str, Any]], *, confidence: float = 0.
             for k, lag in enumerate(lags):
                 by_lag[i, j, k] = _interval([r["by_lag"].get(lag) for r in runs], confidence)
             for k, m in enumerate(stored):
-                for b in (0, 1):
-                    values = [r["by_budget"].get(str(m), (None, None))[b] for r in runs]
+                for b, (key, which) in enumerate((("by_budget", 0), ("by_budget", 1), ("by_budget_random", 1))):
+                    values = [r.get(key, {}).get(str(m), (None, None))[which] for r in runs]
                     budgets[b, i, j, k] = _interval(values, confidence)
     data = {
         "accuracy": (("model", "pairs", "bound"), accuracy),
         "by_lag": (("model", "pairs", "lag", "bound"), by_lag),
         "by_budget": (("model", "pairs", "stored", "bound"), budgets[0]),
         "far_by_budget": (("model", "pairs", "stored", "bound"), budgets[1]),
+        "far_by_random": (("model", "pairs", "stored", "bound"), budgets[2]),
         "decay": (("model", "pairs"), decay.astype(str)),
         "seeds": (("model", "pairs"), seeds),
         "memory": (("model", "pairs"), memory),

@@ -169,7 +169,8 @@ def checked_layer(model: HybridLM, layer: Any) -> str:
         raise ValueError(f"layer: expected a layer from 0 to {len(pattern) - 1}, got {layer!r}")
     (layer,) = as_layers(layer, len(pattern), name="layer")
     symbol = pattern[layer]
-    if not isinstance(model, HybridLM) or (symbol not in ("*", "SWA") and state_kind(model.config, layer) != "scalar"):
+    known = symbol in ("*", "SWA") or (symbol != "BMO" and state_kind(model.config, layer) == "scalar")
+    if not isinstance(model, HybridLM) or not known:
         raise ValueError(
             f"layer: layer {layer} ({symbol}) has no reduced matrix here; structure knows *, SWA, M2 and BMF over "
             "Mamba2, of a HybridLM. For what a layer was along a text, see trace(model, ids).system(layer, head)"

@@ -27,7 +27,11 @@ _STATE = {
     "delta": ("x", "log_decay", "beta", "B", "C", "y"),
 }
 #: Pattern symbol -> the kind of its transitions.
-KINDS = {"M2": "scalar", "M2+*": "scalar", "*>M2": "scalar", "BMF": "scalar", "M1": "diagonal", "GDN": "delta"}
+KINDS = {
+    **dict.fromkeys(("M2", "M2+*", "*>M2", "BMF", "BMO"), "scalar"),
+    "M1": "diagonal",
+    "GDN": "delta",
+}
 _ATTENTION = ("q", "k", "v", "read", "lse_window")
 _FADING = ("ssm_out", "k_fading", "v_fading", "lse_fading")
 _LAYER = ("mixer_in", "mixer_out", "hidden")
@@ -42,13 +46,13 @@ def state_kind(config: HybridConfig | AdaptedConfig, layer: int) -> str | None:
     """How a layer's state moves: a decay a head (``"scalar"``), one a channel and state (``"diagonal"``), a gated delta
     rule (``"delta"``); None where it has no state that is linear in its input."""
     symbol = config.pattern[layer]
-    if symbol == "BMF" and isinstance(config, HybridConfig):
+    if symbol in ("BMF", "BMO") and isinstance(config, HybridConfig):
         return {"mamba2": "scalar", "gdn": "delta"}.get(config.ssm_mixer)
     return KINDS.get(symbol)
 
 
 def has_attention(symbol: str) -> bool:
-    """Whether a layer of this symbol reads registers by a softmax."""
+    """Whether a layer of this symbol reads registers by a softmax that a trace rebuilds (not BMO: stored tokens)."""
     return symbol in ("*", "SWA", "BMF", "M2+*", "*>M2")
 
 

@@ -75,7 +75,8 @@ def trace(
     -----
     Transitions :math:`a_t` are a number a head (Mamba2), one a state (Mamba, where every channel is a head) or
     :math:`a_t (I - \beta_t k_t k_t^\top)` (Gated DeltaNet): :meth:`Trace.kind` says which. Gated KalmaNet solves a
-    ridge problem with its state: it is no such system, and of its layers there are no states in a trace.
+    ridge problem with its state: it is no such system, and of its layers there are no states in a trace. Of B'MOJO
+    layers with stored tokens (BMO) the states are traced, and the read-out of the registers is not.
 
     The proof: outputs y of state space heads are recomputed from (a, B, C, D, u) by a plain recurrence in float64,
     read-outs of attention from queries, keys and values by a dense softmax in float64. Errors are the largest

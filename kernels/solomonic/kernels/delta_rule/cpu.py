@@ -3,11 +3,15 @@
 What token t writes is u_t = beta_t (v_t - exp(g_t) S_{t-1}' k_t), and S_t = exp(g_t) S_{t-1} + k_t u_t'. Inside a
 chunk the u_t solve a unit lower triangular system,
 
-    (I + diag(beta) strictly_lower(L * K K')) U = diag(beta) (V - diag(e) K S_in),
+    (I + diag(beta) strictly_lower(L * K K')) U = diag(beta) (V - diag(e) K S_in).
 
-so that U = U_v - W S_in with U_v and W from one solve for all chunks at once. Then
+Its inverse T, of Q x Q numbers, is taken for all chunks at once; it does not grow, being made of products of
+contractions. Then, chunk after chunk,
 
+    U = T diag(beta) (V - diag(e) K S_in),
     O = diag(e) Q S_in + lower(L * Q K') U,      S_out = total S_in + K' diag(w) U.
+
+Heads that share their keys share K K' and stand side by side in Q K'.
 """
 
 from __future__ import annotations
@@ -44,21 +48,27 @@ def delta_rule_cpu(
             S = S.masked_fill(reset[:, 0, None, None, None], 0.0)
         out, S = delta_rule_step(S, q[:, 0], k, v, g[:, 0], beta[:, 0])
         return (scale * out).unsqueeze(1), S
-    c, repeat = Chunks(T, min(chunk, T)), H // k.shape[2]
+    c, G = Chunks(T, min(chunk, T)), k.shape[2]
     d = c.decays(g, reset)
-    b, e = c.cut_scalars(beta).unsqueeze(-1), d.e.unsqueeze(-1)
-    q, k, v = c.cut(q), c.cut(k, repeat), c.cut(v, repeat)
-    kt = k.mT
-    system = torch.matmul(k, kt) * d.L * b  # read below its diagonal, which counts as 1
-    right = torch.cat([v, e * k], -1) * b
-    solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True).flatten(1, 2)
-    U_v, W = solved[..., :V].contiguous(), solved[..., V:].contiguous()
-    leaving, total = (kt * d.w.unsqueeze(-2)).flatten(1, 2), d.total.flatten(1, 2)[..., None, None]
-    state, entering, written = S.flatten(0, 1), [], []
-    for u, w, out_of, a in zip(U_v, W, leaving, total, strict=True):
-        entering.append(state)
-        written.append(torch.baddbmm(u, w, state, alpha=-1))
-        state = torch.baddbmm(a * state, out_of, written[-1])
-    S_in, U = (torch.stack(each).unflatten(1, (B, H)) for each in (entering, written))
-    out = torch.matmul(q, S_in) * e + torch.matmul(torch.matmul(q, kt) * d.L, U)
+    Q, heads = c.Q, (c.n, B, G, H // G)
+    q, k, v = c.cut(q), c.cut(k), c.cut(v).unsqueeze(3)
+    b, e, w = (each.view(*heads, Q, 1) for each in (c.cut_scalars(beta), d.e, d.w))
+    L, shared = d.L.view(*heads, Q, Q), k.unsqueeze(3)
+    system = (torch.matmul(k, k.mT).unsqueeze(3) * L * b).view(-1, Q, Q)  # read below its diagonal, which counts as 1
+    unit = torch.eye(Q, dtype=q.dtype, device=q.device).expand_as(system)
+    inverse = torch.linalg.solve_triangular(system, unit, upper=False, unitriangular=True)
+    mix = torch.matmul(q.view(c.n, B, G, H // G * Q, K), k.mT).view_as(L) * L
+
+    def per_chunk(value: Tensor) -> Tensor:
+        return value.reshape(c.n, B * H, *value.shape[-2:])
+
+    parts = (inverse.view_as(L), b * v, b * e * shared, w * shared, e * q.view(*heads, Q, K), mix)
+    state, out = S.flatten(0, 1), []
+    for (solve, new, held, key, query, inside), a in zip(
+        zip(*map(per_chunk, parts), strict=True), d.total.flatten(1, 2)[..., None, None], strict=True
+    ):
+        written = torch.bmm(solve, torch.baddbmm(new, held, state, alpha=-1))
+        out.append(torch.baddbmm(torch.bmm(query, state), inside, written))
+        state = torch.baddbmm(a * state, key.mT, written)
+    out = torch.stack(out).unflatten(1, (B, H))
     return c.join(scale * out), state.unflatten(0, (B, H))

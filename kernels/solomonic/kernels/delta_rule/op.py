@@ -72,7 +72,7 @@ def delta_rule(
     scale : float, optional
         Factor s on the output; ``K ** -0.5`` if not given.
     chunk : int, default 32
-        Tokens that the fast path handles in one triangular solve. Changes speed and rounding only.
+        Tokens that the fast path handles in one matrix product. Changes speed and rounding only.
     backend : {"auto", "reference", "cpu"}, default "auto"
         Implementation, see `solomonic.kernels.available_backends`.
 
@@ -90,10 +90,10 @@ def delta_rule(
 
     Notes
     -----
-    The fast path costs about ``2 B T H (Q (2 K + V) + 3 K V + K K V / Q)`` FLOP with Q = `chunk`. Every tensor
-    argument has a gradient of any order, through both outputs. Sums are taken in float32, or float64 for float64
-    inputs. Signs and norms are not checked, as that would read the data; with ``beta |k|^2 > 2`` the state grows, and
-    rounding with it. NaN in an input spreads to the outputs of its whole chunk and to all that follow.
+    The fast path costs about ``2 B T H (2 Q (K + V) + 3 K V)`` FLOP with Q = `chunk`. Every tensor argument has a
+    gradient of any order, through both outputs. Sums are taken in float32, or float64 for float64 inputs. Signs and
+    norms are not checked, as that would read the data; with ``beta |k|^2 > 2`` the state grows, and rounding with it.
+    NaN in an input spreads to the outputs of its whole chunk and to all that follow.
 
     References
     ----------

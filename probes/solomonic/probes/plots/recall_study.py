@@ -24,7 +24,8 @@ def recall_study(table: xr.Dataset, *, by: str = "lag", pairs: int | None = None
         From :func:`solomonic.probes.recall_table`.
     by : {"lag", "pairs", "stored"}
         What to draw against: the distance to the answer, the number of pairs, or, for models that store tokens, how
-        many they may store when they are read out (accuracy at the farthest distances).
+        many they may store when they are read out (accuracy at the farthest distances; dotted, if tokens were chosen
+        at random then).
     pairs : int or None
         Rows of which number of pairs; the largest if not given. Not used with ``by="pairs"``.
     ax : Axes or None
@@ -72,9 +73,12 @@ def recall_study(table: xr.Dataset, *, by: str = "lag", pairs: int | None = None
         ax.vlines(at, low, high, color=tint, linewidth=0.9, alpha=0.7)
         last = np.flatnonzero(np.isfinite(mean))[-1]
         ends.append((float(at[last]), float(mean[last]), model, tint))
+        if by == "stored" and "random" not in model:
+            chance = table["far_by_random"].sel(pairs=pairs, model=model, bound="mean").values
+            ax.plot(at, chance, color=tint, linewidth=0.9, alpha=0.8, linestyle=(0, (1, 2)))
     ax.set_xticks(x, ticks)
     ax.set_xlabel(_LABELS[by])
-    ax.set_ylabel("share of questions answered rightly" + " at the farthest distances" * (by == "stored"))
+    ax.set_ylabel("share of questions answered" + (", farthest distances" if by == "stored" else " rightly"))
     ax.set_ylim(-0.03, 1.03)
     end_labels(ax, ends)
     return ax
