@@ -105,15 +105,6 @@ def carried() -> xr.Dataset:
     return xr.Dataset({"share": (("part", "lag"), share)}, {"part": ["state", "window"], "lag": [1, 8, 64, 128]})
 
 
-def patched(times: int = 12) -> xr.Dataset:
-    share = np.linspace(-0.2, 1.1, 2 * times).reshape(times, 2)
-    data = {
-        "normalised": (("time", "site"), share),
-        "normalised_interval": (("bound", "time", "site"), np.stack([share - 0.1, share + 0.1])),
-    }
-    return xr.Dataset(data, {"time": np.arange(times), "layer": ("site", [0, 1]), "part": ("site", ["conv", "window"])})
-
-
 def field() -> xr.Dataset:
     dims = ("part", "prompt", "layer", "head")
     far = np.array([[[[4.0, 60.0], [0.1, 9.0]]], [[[np.nan, np.nan], [3.0, 30.0]]]])
@@ -168,7 +159,6 @@ def remembered() -> xr.Dataset:
 
 CALLS = {
     "bits_by_position": (BINS,),
-    "causal_trace": (patched(),),
     "compression": (compressed(),),
     "controllability": (visible(),),
     "decay_law": (laws(),),

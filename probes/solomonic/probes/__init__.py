@@ -5,19 +5,16 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 
 from . import plots
 from .bend import bend
-from .causal_trace import causal_trace
 from .compress import compress, compression
 from .controllability import controllability, steer
 from .decay_law import decay_law
 from .distinguishability import distinguishability
-from .edit import EditResult, edit, editing
 from .effective_state import effective_state
 from .empirical_gramians import empirical_gramians
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
 from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
-from .interventions import Edit
 from .labelled import load_dataset, save_dataset
 from .lyapunov import lyapunov
 from .memory_curve import memory_curve
@@ -31,26 +28,19 @@ from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
 from .structures import structures
 from .trace import Trace, trace
-from .transplant import Transplant, transplant
 from .unsaid import unsaid
 
 __all__ = [
-    "Edit",
-    "EditResult",
     "KaplanMeier",
     "Trace",
-    "Transplant",
     "bend",
     "bootstrap_interval",
-    "causal_trace",
     "compress",
     "compression",
     "controllability",
     "decay_law",
     "default_lags",
     "distinguishability",
-    "edit",
-    "editing",
     "effective_state",
     "empirical_gramians",
     "fading",
@@ -76,6 +66,5 @@ __all__ = [
     "structure",
     "structures",
     "trace",
-    "transplant",
     "unsaid",
 ]
