@@ -8,6 +8,8 @@ from .bend import bend
 from .compress import compress, compression
 from .controllability import controllability, steer
 from .decay_law import decay_law
+from .edit import EditResult, edit, editing
+from .edits import Edit
 from .effective_state import effective_state
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
@@ -25,6 +27,8 @@ from .trace import Trace, trace
 from .unsaid import unsaid
 
 __all__ = [
+    "Edit",
+    "EditResult",
     "KaplanMeier",
     "Trace",
     "bend",
@@ -34,6 +38,8 @@ __all__ = [
     "controllability",
     "decay_law",
     "default_lags",
+    "edit",
+    "editing",
     "effective_state",
     "fading",
     "fading_by_memory",
