@@ -64,7 +64,7 @@ def test_an_edit_of_nothing_gives_identical_bits(models, dtype):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_positions_up_to_the_edit_keep_their_bits_and_later_ones_agree_with_stepwise(models, dtype):
-    model, ids, time = models[dtype], tokens(2, 15), 8
+    model, ids, time = models[dtype], tokens(2, 20), 8
     parts = every_part(model)
     done = edit(model, ids, [Edit(*at, time, "scale", 0.5) for at in parts])
     for i, at in enumerate(parts):

@@ -5,6 +5,7 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 
 from . import plots
 from .bend import bend
+from .causal_trace import causal_trace
 from .compress import compress, compression
 from .controllability import controllability, steer
 from .decay_law import decay_law
@@ -33,6 +34,7 @@ __all__ = [
     "Trace",
     "bend",
     "bootstrap_interval",
+    "causal_trace",
     "compress",
     "compression",
     "controllability",

@@ -154,7 +154,7 @@ def edit(
                 )
     batch_size = as_count(batch_size, "batch_size")
     generator, seed = as_rng(rng)
-    pair = None if answers is None else _pair(answers, model, tokens)
+    pair = None if answers is None else as_answers(answers, model, tokens)
     device = next(model.parameters()).device
     grad = torch.is_grad_enabled() and any(e.requires_grad for group in interventions for e in group)
     with torch.set_grad_enabled(grad):
@@ -351,7 +351,7 @@ def cat_memories(memories: Sequence[Memory]) -> Memory:
     return Memory(tuple(layers), memories[0].position)
 
 
-def _pair(answers: Any, model: HybridLM | AdaptedLM, ids: Tensor) -> np.ndarray:
+def as_answers(answers: Any, model: HybridLM | AdaptedLM, ids: Tensor) -> np.ndarray:
     """The tokens of the logit difference, [2, prompts]."""
     if not isinstance(answers, list | tuple | np.ndarray | Tensor) or len(answers) != 2:
         raise ValueError(f"answers: expected a pair (answer, other), got {answers!r}")
