@@ -17,7 +17,7 @@ import torch
 
 from solomonic.models import HybridConfig, HybridLM, load
 from solomonic.probes import causal_trace
-from solomonic.probes.causal_trace import default_times
+from solomonic.probes.causal_plan import default_times
 
 STEPS, TIMES = 512, 64
 
@@ -55,7 +55,9 @@ def compare(name: str, model: HybridLM, clean: torch.Tensor, corrupt: torch.Tens
     }
     for where, times in places.items():
         options = {"parts": "all", "controls": (), "attribution": False, "batch_size": 128}
-        fast, found = seconds(lambda times=times, options=options: causal_trace(model, clean, corrupt, times=times, **options))
+        fast, found = seconds(
+            lambda times=times, options=options: causal_trace(model, clean, corrupt, times=times, **options)
+        )
         two = [int(found.answer[0]), int(found.other[0])]
         slow, exact = seconds(lambda times=times, two=two: full_forwards(model, clean, corrupt, times, two))
         got = found.effect.to_numpy()[0, 0, 0]
@@ -73,7 +75,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     print(f"{'model':>14}{'times':>18}{'full':>9}{'256 fwd':>9}{'trace':>9}{'faster':>8}{'(fwd)':>8}{'deviation':>11}")
     random = torch.Generator().manual_seed(0)
-    for name in ("fading", "bmojo-f", "hybrid d=256"):
+    for name in ("hybrid d=256", "fading"):
         if name.startswith("hybrid"):
             config = HybridConfig(
                 pattern="M2-SWA-M2-SWA", vocab_size=256, hidden_size=256, intermediate_size=768,

@@ -25,13 +25,16 @@ from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
 from .trace import Trace, trace
+from .transplant import ChimeraWarning, Transplant, transplant
 from .unsaid import unsaid
 
 __all__ = [
+    "ChimeraWarning",
     "Edit",
     "EditResult",
     "KaplanMeier",
     "Trace",
+    "Transplant",
     "bend",
     "bootstrap_interval",
     "causal_trace",
@@ -62,5 +65,6 @@ __all__ = [
     "steer",
     "structure",
     "trace",
+    "transplant",
     "unsaid",
 ]

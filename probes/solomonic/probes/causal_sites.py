@@ -64,27 +64,33 @@ class SiteRuns:
     tokens: int = 0
     memories: dict[int, Memory] = field(default_factory=dict)
     _streams: list[list[Tensor]] = field(default_factory=list)
-    _waiting: list[tuple[Any, Tensor, list[Layer]]] = field(default_factory=list)
+    _waiting: list[tuple[Any, Tensor, Sequence[Layer]]] = field(default_factory=list)
     _rows: int = 0
 
-    def start(self, times: Sequence[int]) -> Tensor:
-        """The base run: keeps its memories after these tokens, and its streams; the last logits [prompts, V]."""
-        last = self.ids.shape[1] - 1
+    def start(self, times: Sequence[int], others: Sequence[Tensor] = ()) -> list[tuple[Tensor, dict[int, Memory]]]:
+        """The base run, whose streams are kept, and with it, row by row, those of other prompts of the same shape.
+
+        Of each the last logits [prompts, V] and the memories after these tokens.
+        """
+        rows = [self.ids, *others]
+        joined, prompts, last = torch.cat(rows), len(self.ids), self.ids.shape[1] - 1
         self._streams = [[] for _ in self.model.config.pattern]
-        memory, begin = None, 0
-        out = None
+        found: list[dict[int, Memory]] = [{} for _ in rows]
+        memory, begin, out = None, 0, None
         for stop in sorted({*(t + 1 for t in times), last, last + 1} - {0}):
-            out = self.model(self.ids[:, begin:stop], memory=memory, record=self._record)
+            out = self.model(joined[:, begin:stop], memory=memory, record=self._record)
             memory, begin = out.memory, stop
-            self.memories[stop - 1] = memory
-        self.streams = [torch.cat(pieces, 1) for pieces in self._streams[:-1]]
+            for i, each in enumerate(found):
+                each[stop - 1] = memory.map(lambda t, i=i: t[i * prompts : (i + 1) * prompts])
+        self.memories = found[0]
+        self.streams = [torch.cat(pieces, 1) for pieces in self._streams[:-1] if pieces]
         self._streams = []
         assert out is not None
-        return out.logits[:, -1]
+        return list(zip(out.logits[:, -1].split(prompts), found, strict=True))
 
     def _record(self, layer: int, name: str, value: Tensor) -> None:
         if name == "hidden" and isinstance(self.model, HybridLM):
-            self._streams[layer].append(value)
+            self._streams[layer].append(value[: len(self.ids)])
 
     def run(self, time: int, sites: Sequence[tuple[Any, Site]]) -> list[tuple[Any, Tensor]]:
         """Put in the patches of one time, each with a key; what has come out by now, (key, logits [3, prompts, V])."""
@@ -100,7 +106,7 @@ class SiteRuns:
                 found += self.finish()
         return found
 
-    def _carried(self, time: int, sites: Sequence[Site]) -> list[Layer]:
+    def _carried(self, time: int, sites: Sequence[Site]) -> Sequence[Layer]:
         """The memory of each layer after the last token but one; rows are site by site, prompts within."""
         if isinstance(self.model, AdaptedLM):
             return self._carried_whole(time, sites)
@@ -129,7 +135,7 @@ class SiteRuns:
             layers.append(after)
         return layers
 
-    def _carried_whole(self, time: int, sites: Sequence[Site]) -> list[Layer]:
+    def _carried_whole(self, time: int, sites: Sequence[Site]) -> Sequence[Layer]:
         base, last = self.memories[time], self.ids.shape[1] - 1
         layers = [
             cat_layers([site.parts if site.layer == i else base.layers[i] for site in sites])

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
 from solomonic.models.memory import tensors
 
+from .causal_attribution import agreement, attribute
+from .causal_plan import ALL, CONTROLS, Plan, as_controls, as_plan, subset
 from .causal_sites import PATHS, Site, SiteRuns
 from .divergence import kl_bits
 from .edit import as_answers, difference, finite
-from .inputs import as_count, as_ids, as_layers, as_level, as_model, as_rng, log_spaced
+from .inputs import as_count, as_ids, as_level, as_model, as_rng
 from .labelled import provenance, units
 from .statistics import bootstrap_interval
 
 __all__ = ["causal_trace"]
 
-#: The name that stands for all parts of a layer.
-ALL = "all"
-CONTROLS = ("resample", "random", "shuffle")
 DIRECTIONS = ("denoise", "noise")
 
 _UNITS = {
@@ -49,17 +46,6 @@ _UNITS = {
     "source_difference": ("logit difference of the source run", "nat"),
     "time": ("token after which the memory is patched", "token"),
 }
-
-
-@dataclass(eq=False)
-class _Plan:
-    """What is patched, in arrays [part, layer, time]."""
-
-    parts: list[str]
-    layers: tuple[int, ...]
-    times: np.ndarray
-    exists: np.ndarray
-    exact: np.ndarray
 
 
 def causal_trace(
@@ -194,21 +180,25 @@ def causal_trace(
         )
     if direction not in DIRECTIONS:
         raise ValueError(f"direction: expected 'denoise' or 'noise', got {direction!r}")
-    plan = _plan(model, clean, corrupt, layers, times, parts)
+    plan = as_plan(model, clean, corrupt, layers, times, parts)
     confidence, resamples = as_level(confidence, "confidence"), as_count(resamples, "resamples")
     batch_size = as_count(batch_size, "batch_size")
-    chosen_controls = _controls(controls, len(clean))
+    chosen_controls = as_controls(controls, len(clean))
     generator, seed = as_rng(rng)
     if exact is not None:
-        _subset(plan, as_count(exact, "exact"), generator)
+        subset(plan, as_count(exact, "exact"), generator)
     pair = None if answers is None else as_answers(answers, model, clean)
     device = next(model.parameters()).device
     base_ids, source_ids = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     run = _Sweep(model, base_ids.to(device), source_ids.to(device), plan, batch_size, generator)
     with torch.no_grad():
-        run.prepare(direction == "denoise", pair)
+        run.prepare(direction == "denoise", pair, chosen_controls)
         run.measure(chosen_controls, progress)
-    estimate = run.attribute() if attribution else np.full(run.effect.shape[:1] + plan.exists.shape, np.nan)
+    estimate = (
+        attribute(model, run.ids, run.two, run.runs.memories, run.donors, plan)
+        if attribution
+        else np.full(run.effect.shape[:1] + plan.exists.shape, np.nan)
+    )
     data, coords = _variables(run, estimate, chosen_controls, model, confidence, resamples, generator)
     full = int(run.sites) * base_ids.numel() * len(model.config.pattern)
     attrs = {
@@ -238,78 +228,6 @@ def causal_trace(
     return units(xr.Dataset(data, coords, attrs), _UNITS)
 
 
-def default_times(first: int, length: int, count: int = 64) -> np.ndarray:
-    """Up to ``count`` tokens from ``first`` to ``length`` - 2, evenly spaced in the logarithm of their lag."""
-    last = length - 1
-    most = last - first
-    if most <= count:
-        return np.arange(first, last)
-    asked = count
-    while (lags := log_spaced(1, most, asked)).size < count:
-        asked += 1
-    return np.sort(last - lags[np.unique(np.linspace(0, lags.size - 1, count).round().astype(int))])
-
-
-def _plan(model: HybridLM | AdaptedLM, clean: Tensor, corrupt: Tensor, layers: Any, times: Any, parts: Any) -> _Plan:
-    differs = (clean != corrupt).any(0).nonzero()
-    steps = clean.shape[1]
-    if not len(differs):
-        raise ValueError("corrupt_ids: the prompts are the same as clean_ids: there is nothing to trace")
-    first = int(differs[0])
-    if first > steps - 2:
-        raise ValueError(
-            f"corrupt_ids: only the last token differs, {first}; a patch after it is read by no token. Add one"
-        )
-    if times is None:
-        chosen = default_times(first, steps)
-    else:
-        chosen = np.atleast_1d(np.asarray(list(times)))
-        if chosen.size == 0 or not np.issubdtype(chosen.dtype, np.integer):
-            raise ValueError(f"times: expected whole numbers, at least one, got {chosen.tolist()}")
-        if chosen.min() < first or chosen.max() > steps - 2:
-            bad = int(chosen.min()) if chosen.min() < first else int(chosen.max())
-            raise ValueError(
-                f"times: expected tokens from {first}, the first that differs between the prompts, to {steps - 2}, the "
-                f"last that another follows; got {bad}, where a patch would touch nothing"
-            )
-        chosen = np.unique(chosen).astype(np.int64)
-    which = as_layers(layers, len(model.config.pattern))
-    of_layer = [list(model.empty_memory().layers[i]) for i in which]
-    known = list(dict.fromkeys(part for found in of_layer for part in found))
-    if not known:
-        raise ValueError(f"layers: none of {list(which)} has a memory")
-    if parts is None:
-        names = known + ([ALL] if any(len(found) > 1 for found in of_layer) else [])
-    else:
-        names = list(dict.fromkeys([parts] if isinstance(parts, str) else list(parts)))
-        bad = [name for name in names if name != ALL and name not in known]
-        if bad or not names:
-            raise ValueError(f"parts: expected some of {[*known, ALL]}, got {bad or names}")
-    exists = np.array([[bool(found) if name == ALL else name in found for found in of_layer] for name in names])
-    exists = np.repeat(exists[:, :, None], chosen.size, 2)
-    return _Plan(names, which, chosen, exists, exists.copy())
-
-
-def _controls(controls: Any, prompts: int) -> list[str]:
-    if controls is None:
-        return [each for each in CONTROLS if each != "resample" or prompts > 1]
-    chosen = list(dict.fromkeys([controls] if isinstance(controls, str) else list(controls)))
-    bad = [each for each in chosen if each not in CONTROLS]
-    if bad:
-        raise ValueError(f"controls: expected some of {', '.join(CONTROLS)}, got {bad[0]!r}")
-    if "resample" in chosen and prompts < 2:
-        raise ValueError("controls: 'resample' takes the memory of another prompt, and there is one only; give several")
-    return chosen
-
-
-def _subset(plan: _Plan, count: int, random: np.random.Generator) -> None:
-    places = np.flatnonzero(plan.exists)
-    if count > places.size:
-        raise ValueError(f"exact: expected at most the {places.size} patches that there are, got {count}")
-    plan.exact = np.zeros_like(plan.exists)
-    plan.exact.flat[random.choice(places, count, replace=False)] = True
-
-
 class _Sweep:
     """The base and the source run, and what every patch does to the last prediction."""
 
@@ -318,7 +236,7 @@ class _Sweep:
         model: HybridLM | AdaptedLM,
         base: Tensor,
         source: Tensor,
-        plan: _Plan,
+        plan: Plan,
         batch_size: int,
         random: np.random.Generator,
     ) -> None:
@@ -330,11 +248,15 @@ class _Sweep:
         self.control = {each: np.full(shape, np.nan) for each in CONTROLS}
         self.sites = 0
 
-    def prepare(self, denoise: bool, pair: np.ndarray | None) -> None:
-        """The two runs and their memories, and the tokens of the logit difference."""
-        self.base = finite(self.runs.start(self.plan.times.tolist()), "the base run")
-        self.source, self.donors = _memories(self.model, self.source_ids, self.plan.times)
-        self.source = finite(self.source, "the source run")
+    def prepare(self, denoise: bool, pair: np.ndarray | None, controls: Sequence[str]) -> None:
+        """The runs and their memories, and the tokens of the logit difference."""
+        others = [self.source_ids]
+        if "shuffle" in controls:
+            order = np.stack([self.random.permutation(self.ids.shape[1]) for _ in range(len(self.ids))])
+            others.append(self.source_ids.gather(1, torch.from_numpy(order).to(self.ids.device)))
+        (base, _), (source, self.donors), *more = self.runs.start(self.plan.times.tolist(), others)
+        self.base, self.source = finite(base, "the base run"), finite(source, "the source run")
+        self.shuffled = more[0][1] if more else {}
         if pair is None:
             clean, corrupt = (self.source, self.base) if denoise else (self.base, self.source)
             two = clean.topk(2, -1).indices
@@ -348,11 +270,6 @@ class _Sweep:
 
     def measure(self, controls: Sequence[str], progress: bool) -> None:
         """All patches, and their controls."""
-        shuffled: dict[int, Memory] = {}
-        if "shuffle" in controls:
-            order = np.stack([self.random.permutation(self.ids.shape[1]) for _ in range(len(self.ids))])
-            mixed = self.source_ids.gather(1, torch.from_numpy(order).to(self.ids.device))
-            shuffled = _memories(self.model, mixed, self.plan.times)[1]
         rolled = torch.arange(len(self.ids))
         if "resample" in controls:
             order = torch.from_numpy(self.random.permutation(len(self.ids)))
@@ -363,7 +280,7 @@ class _Sweep:
             if "resample" in controls:
                 donors["resample"] = donor.map(lambda t: t[rolled.to(t.device)])
             if "shuffle" in controls:
-                donors["shuffle"] = shuffled[time]
+                donors["shuffle"] = self.shuffled[time]
             if "random" in controls:
                 donors["random"] = self._random(self.runs.memories[time], donor)
             sites = []
@@ -415,81 +332,6 @@ class _Sweep:
         p, layer, place = at
         return f"{self.plan.parts[p]} of layer {self.plan.layers[layer]} after token {self.plan.times[place]}"
 
-    def attribute(self) -> np.ndarray:
-        """First-order estimates [prompts, part, layer, time]: the derivative of the base run times the change."""
-        last, memory, begin = self.ids.shape[1] - 1, None, 0
-        held: dict[int, list[dict[str, list[Tensor]]]] = {}
-        out = None
-        with torch.enable_grad():
-            for stop in [*(self.plan.times + 1).tolist(), last + 1]:
-                out = self.model(self.ids[:, begin:stop], memory=memory)
-                memory, begin = out.memory, stop
-                if stop <= last:
-                    memory, held[stop - 1] = _with_leaves(memory)
-            assert out is not None
-            logits = out.logits[:, -1].double().gather(-1, self.two)
-            score = (logits[:, 0] - logits[:, 1]).sum()
-            leaves = [z for layers in held.values() for layer in layers for fields in layer.values() for z in fields]
-            grads = iter(torch.autograd.grad(score, leaves, allow_unused=True))
-        estimate = np.full((len(self.ids), *self.plan.exists.shape), np.nan)
-        for place, time in enumerate(self.plan.times.tolist()):
-            for i, layer in enumerate(held[time]):
-                each = {}
-                for part, fields in layer.items():
-                    slopes = [next(grads) for _ in fields]
-                    each[part] = self._products(time, i, part, slopes)
-                if i not in self.plan.layers or not each:
-                    continue
-                column = self.plan.layers.index(i)
-                for p, name in enumerate(self.plan.parts):
-                    if name == ALL:
-                        estimate[:, p, column, place] = sum(each.values())
-                    elif name in each:
-                        estimate[:, p, column, place] = each[name]
-        return estimate
-
-    def _products(self, time: int, layer: int, part: str, slopes: Sequence[Tensor | None]) -> np.ndarray:
-        base, donor = (tensors(m.layers[layer][part]) for m in (self.runs.memories[time], self.donors[time]))
-        total = np.zeros(len(self.ids))
-        floats = [(a, b) for a, b in zip(base, donor, strict=True) if a.is_floating_point()]
-        for (a, b), slope in zip(floats, slopes, strict=True):
-            if slope is not None:
-                change = torch.nan_to_num((b - a).double(), posinf=0.0, neginf=0.0)
-                total += (change * slope.double()).flatten(1).sum(1).cpu().numpy()
-        return total
-
-
-def _memories(model: HybridLM | AdaptedLM, ids: Tensor, times: np.ndarray) -> tuple[Tensor, dict[int, Memory]]:
-    """The last logits of a run, and its memories after some tokens."""
-    memory, begin, kept = None, 0, {}
-    out = None
-    for stop in [*(times + 1).tolist(), ids.shape[1]]:
-        out = model(ids[:, begin:stop], memory=memory)
-        memory, begin = out.memory, stop
-        kept[stop - 1] = memory
-    assert out is not None
-    return out.logits[:, -1], kept
-
-
-def _with_leaves(memory: Memory) -> tuple[Memory, list[dict[str, list[Tensor]]]]:
-    """The memory with zeros added to it that ask for gradients, and these."""
-    layers, leaves = [], []
-    for layer in memory.layers:
-        new: dict[str, Any] = {}
-        zeros: dict[str, list[Tensor]] = {}
-        for part, value in layer.items():
-            fields, zeros[part] = [], []
-            for t in tensors(value):
-                if not t.is_floating_point():
-                    fields.append(t)
-                    continue
-                zeros[part].append(torch.zeros_like(t, requires_grad=True))
-                fields.append(t + zeros[part][-1])
-            new[part] = type(value)(*fields) if isinstance(value, tuple) else fields[0]
-        layers.append(new)
-        leaves.append(zeros)
-    return Memory(tuple(layers), memory.position), leaves
-
 
 def _variables(
     run: _Sweep,
@@ -528,7 +370,7 @@ def _variables(
         "control_mean_interval": (("bound", "control", *dims[1:]), interval(control)),
         "attribution": (("prompt", *dims[1:]), estimate),
         "attribution_mean": (dims[1:], estimate.mean(0)),
-        "agreement": ("statistic", _agreement(estimate, run.effect[:, 0])),
+        "agreement": ("statistic", agreement(estimate, run.effect[:, 0])),
         "base_difference": ("prompt", run.before),
         "source_difference": ("prompt", run.after),
         "answer": ("prompt", run.two[:, 0].cpu().numpy()),
@@ -554,13 +396,3 @@ def _ratio(values: np.ndarray, axis: int) -> np.ndarray:
     effect, gap = np.take(mean, 0, axis), np.take(mean, 1, axis)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(gap != 0, effect / gap, np.nan)
-
-
-def _agreement(estimate: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Pearson's and Spearman's correlation, the share of equal signs, and the slope of the exact effects."""
-    known = np.isfinite(estimate) & np.isfinite(exact)
-    a, b = estimate[known], exact[known]
-    if a.size < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return np.full(4, np.nan)
-    pearson, spearman = np.corrcoef(a, b)[0, 1], stats.spearmanr(a, b).statistic
-    return np.array([pearson, spearman, (np.sign(a) == np.sign(b)).mean(), (a @ b) / (a @ a)])
