@@ -5,10 +5,13 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 
 from . import plots
 from .bend import bend
+from .causal_trace import causal_trace
 from .compress import compress, compression
 from .controllability import controllability, steer
 from .decay_law import decay_law
 from .distinguishability import distinguishability
+from .edit import EditResult, edit, editing
+from .edits import Edit
 from .effective_state import effective_state
 from .empirical_gramians import empirical_gramians
 from .fading import default_lags, fading, reach
@@ -28,19 +31,27 @@ from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
 from .structures import structures
 from .trace import Trace, trace
+from .transplant import ChimeraWarning, Transplant, transplant
 from .unsaid import unsaid
 
 __all__ = [
+    "ChimeraWarning",
+    "Edit",
+    "EditResult",
     "KaplanMeier",
     "Trace",
+    "Transplant",
     "bend",
     "bootstrap_interval",
+    "causal_trace",
     "compress",
     "compression",
     "controllability",
     "decay_law",
     "default_lags",
     "distinguishability",
+    "edit",
+    "editing",
     "effective_state",
     "empirical_gramians",
     "fading",
@@ -66,5 +77,6 @@ __all__ = [
     "structure",
     "structures",
     "trace",
+    "transplant",
     "unsaid",
 ]
