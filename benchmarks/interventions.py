@@ -78,7 +78,7 @@ def main() -> None:
     for name in ("hybrid d=256", "fading"):
         if name.startswith("hybrid"):
             config = HybridConfig(
-                pattern="M2-SWA-M2-SWA", vocab_size=256, hidden_size=256, intermediate_size=768,
+                pattern=("M2", "SWA", "M2", "SWA"), vocab_size=256, hidden_size=256, intermediate_size=768,
                 num_attention_heads=8, num_key_value_heads=2, head_dim=32, swa_window=64,
             )  # fmt: skip
             model = HybridLM(config, rng=0)

@@ -157,8 +157,26 @@ def remembered() -> xr.Dataset:
     return xr.Dataset(data, {"part": ["state", "register"], "layer": [0, 1], "lag": range(20), "decoded_lag": [1, 8]})
 
 
+def traced() -> xr.Dataset:
+    dims = ("path", "part", "layer", "time")
+    mean = np.array([[[[0.1, 0.9, 0.2], [np.nan] * 3]]])
+    data = {"normalised_mean": (dims, mean), "effect_mean": (dims, 2 * mean)}
+    for name in ("normalised", "effect"):
+        data[f"{name}_mean_interval"] = (("bound", *dims), np.stack([mean - 0.15, mean + 0.15]))
+    return xr.Dataset(data, {"path": ["total"], "part": ["state"], "layer": [0, 2], "time": [4, 5, 9]})
+
+
+def test_a_causal_trace_marks_what_may_be_zero_and_refuses_what_is_not_there():
+    ax = plots.causal_trace(traced(), value="effect")
+    assert [tuple(line.get_xydata()[0]) for line in ax.lines] == [(0.0, 0.0)]
+    for changes, words in (({"part": "conv"}, "part"), ({"path": "direct"}, "path"), ({"value": "kl"}, "value")):
+        with pytest.raises(ValueError, match=words):
+            plots.causal_trace(traced(), **changes)
+
+
 CALLS = {
     "bits_by_position": (BINS,),
+    "causal_trace": (traced(),),
     "compression": (compressed(),),
     "controllability": (visible(),),
     "decay_law": (laws(),),

@@ -1,6 +1,7 @@
 """Plots of what the probes measure, one a file: each takes ``ax=``, labels its axes with units and returns them."""
 
 from .bits_by_position import bits_by_position
+from .causal_trace import causal_trace
 from .compression import compression
 from .controllability import controllability
 from .decay_law import decay_law
@@ -28,6 +29,7 @@ from .unsaid import unsaid
 
 __all__ = [
     "bits_by_position",
+    "causal_trace",
     "compression",
     "controllability",
     "decay_law",
