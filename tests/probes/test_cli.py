@@ -235,7 +235,7 @@ def test_recall_goes_on_and_writes_table_and_figures(capsys, tmp_path, monkeypat
     assert code == 0
     assert said.count("| 2 |") == 2
     assert (out / "table.md").read_text() == said
-    assert (out / "by-stored.png").stat().st_size > 1000
+    assert (out / "by-stored-2.png").stat().st_size > 1000
     code, _, told = call(capsys, "recall", "--smoke", "--out", str(out), "--models", "rnn", "-q")
     assert code == cli.WRONG
     assert "expected names among attention" in told

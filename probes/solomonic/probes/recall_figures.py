@@ -15,7 +15,7 @@ from .recall_table import recall_markdown, recall_table
 
 
 def write_recall_study(results: Iterable[Mapping[str, Any]], out_dir: str | Path) -> str:
-    """Write ``table.md``, ``by-lag-N.png`` for every number N of pairs, ``by-pairs.png`` and ``by-stored.png``.
+    """Write ``table.md``, ``by-pairs.png``, and for every number N of pairs ``by-lag-N.png`` and ``by-stored-N.png``.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ def write_recall_study(results: Iterable[Mapping[str, Any]], out_dir: str | Path
         beside.write_text(text + "\n", encoding="utf-8")
     figures = {f"by-lag-{n}.png": {"by": "lag", "pairs": int(n)} for n in table["pairs"].values}
     figures["by-pairs.png"] = {"by": "pairs"}
-    most = int(table["pairs"].values[-1])
-    if np.isfinite(table["far_by_budget"].sel(pairs=most)).any():
-        figures["by-stored.png"] = {"by": "stored", "pairs": most}
+    for n in table["pairs"].values:
+        if np.isfinite(table["far_by_budget"].sel(pairs=n)).any():
+            figures[f"by-stored-{n}.png"] = {"by": "stored", "pairs": int(n)}
     for name, options in figures.items():
         ax = recall_study(table, **options)
         with whole_file(out_dir / name) as beside:
