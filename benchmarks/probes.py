@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*")
     given = parser.parse_args()
-    names = given.only or list(probes(given.model, 64))
+    names = given.only or list(probes(given.model, 256))
     spawn = multiprocessing.get_context("spawn")
     print(f"{given.model}, T = {given.length}, {given.threads} threads, load {os.getloadavg()[0]:.1f}")
     print(f"{'probe':20s} {'wall, s':>8s} {'CPU, s':>8s} {'memory, MiB':>12s}")

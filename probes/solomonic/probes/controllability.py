@@ -14,7 +14,7 @@ from torch import Tensor
 
 from solomonic.models import AdaptedLM, HybridLM
 
-from .inputs import as_count, as_model, as_rng, as_tolerance, one_text, state_layers
+from .inputs import as_count, as_model, as_rng, as_tolerance, finite, one_text, state_layers
 from .labelled import provenance, units
 from .products import InputsToState
 from .state_spectra import SPECTRUM_UNITS, state_spectra
@@ -216,7 +216,7 @@ def steer(
     (layer,) = state_layers(model, layer)
     span, steps, iterations = as_count(span, "span"), as_count(steps, "steps"), as_count(iterations, "iterations")
     operator = inputs_to_state(model, text, layer, span, 1)
-    like = operator.state
+    like = finite(operator.state, "its states")
     wanted = torch.as_tensor(np.asarray(target.detach().cpu() if isinstance(target, Tensor) else target)).to(like)
     if wanted.shape != like.shape:
         raise ValueError(f"target: expected the shape {tuple(like.shape)} of the state, got {tuple(wanted.shape)}")

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from solomonic.models import AdaptedLM, HybridLM
 
 from .controllability import inputs_to_state
-from .inputs import as_count, as_level, as_model, as_rng, one_text, state_layers
+from .inputs import as_count, as_level, as_model, as_rng, finite, one_text, state_layers
 from .labelled import provenance, units
 from .observability import place
 from .products import StateToLogits
@@ -145,7 +145,7 @@ def empirical_gramians(
         for side, (function, at, derivative) in jobs.items():
             drawn = torch.from_numpy(generator.standard_normal((at.numel(), min(directions, at.numel()))))
             q = torch.linalg.qr(drawn).Q.T
-            if not float(at.norm()) > 0:
+            if not float(finite(at, "its states or embeddings").norm()) > 0:
                 raise ValueError(f"ids: the state of layer {layer} is 0 after this text; give a longer one")
             product = derivative(q.to(at)).double()
             linear[side] = (product @ product.T).numpy()

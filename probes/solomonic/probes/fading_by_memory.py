@@ -17,7 +17,7 @@ from solomonic.models import AdaptedLM, HybridLM, Memory
 
 from .divergence import kl_bits
 from .fading import default_lags, draw_others
-from .inputs import as_count, as_ids, as_lags, as_level, as_model, as_rng
+from .inputs import as_count, as_ids, as_lags, as_level, as_model, as_rng, finite
 from .labelled import provenance, units
 from .statistics import bootstrap_interval
 
@@ -235,9 +235,9 @@ def _divergences(
     model: HybridLM | AdaptedLM, last: Tensor, clean: Memory, changed: Memory, subsets: Sequence[set[str]]
 ) -> np.ndarray:
     """v(S) [subsets, prompts]; a run for each subset, of one shape, so that equal memories give equal bits."""
-    base = model(last, memory=clean).logits[:, -1]
+    base = finite(model(last, memory=clean).logits[:, -1], "its logits")
     found = [np.zeros(len(last))]
     for subset in subsets[1:]:
         mixed = clean.transplant(changed, parts=subset)
-        found.append(kl_bits(base, model(last, memory=mixed).logits[:, -1]).numpy())
+        found.append(kl_bits(base, finite(model(last, memory=mixed).logits[:, -1], "its logits")).numpy())
     return np.stack(found)

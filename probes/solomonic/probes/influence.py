@@ -13,7 +13,7 @@ from torch import Tensor
 from solomonic.models import HybridLM
 from solomonic.models.rope import rotary_tables
 
-from .inputs import as_count, as_ids, as_lags, as_layers, as_rng
+from .inputs import as_count, as_ids, as_lags, as_layers, as_rng, finite
 from .labelled import provenance, units
 from .taps import has_fading_tokens, layer_window
 
@@ -152,7 +152,7 @@ def _mixer_inputs(model: HybridLM, tokens: Tensor, layer: int) -> Tensor:
         model(tokens.to(next(model.parameters()).device), record=record)
     if "h" not in held:
         raise ValueError(f"model: the tap 'mixer_in' of layer {layer} never fired")
-    return held["h"]
+    return finite(held["h"], "the inputs of the mixer")
 
 
 def _gradients(model: HybridLM, layer: int, h: Tensor, directions: Tensor, paths: list[str]) -> list[Tensor]:

@@ -115,6 +115,13 @@ def state_layers(model: HybridLM | AdaptedLM, layers: Iterable[int] | int | None
     return chosen
 
 
+def finite(value: Tensor, what: str) -> Tensor:
+    """The value itself; raises where an entry is NaN or infinite. ``what`` names it, "the logits" say."""
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError(f"model: {what} are NaN or infinite, so that nothing can be measured; look at its weights")
+    return value
+
+
 def as_tolerance(tol: Any) -> float:
     """A relative tolerance from 0 to below 1."""
     if isinstance(tol, bool) or not isinstance(tol, int | float | np.number) or not 0 <= tol < 1:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .inputs import finite
 from .products import InputsToState, StateToLogits
 
 __all__ = ["SPECTRUM_UNITS", "state_spectra", "top_directions"]
@@ -82,7 +83,8 @@ def top_directions(
     count = min(count, n)
     block = min(n, count + 8)
     like = operator.state
-    image = operator.start(block, generator)
+    finite(like, "its states")
+    image = finite(operator.start(block, generator), "its derivatives")
     total = float(image.double().square().sum(1).mean())
     for _ in range(iterations):
         image = operator.gram(_basis(image, generator).to(like))

@@ -153,4 +153,5 @@ def _size(card: Mapping[str, Mapping[str, Any]], name: str) -> str:
 def _share(card: Mapping[str, Mapping[str, Any]]) -> str:
     if "observable_share" not in card:
         return "–"
-    return _with_interval(card["observable_share"], say.share)
+    entry = card["observable_share"]
+    return ("at least " if entry["lower_bound"] else "") + _with_interval(entry, say.share)

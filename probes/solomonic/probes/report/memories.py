@@ -37,7 +37,7 @@ STEPS = ("use of the memory", "paths through the memory", "what is seen", "small
 TRACED, SPLIT, SEEN, APART, SCORED = 4, 3, 3, 16, 12
 
 #: Cuts of a text, lags of a split, tokens that are looked ahead, and singular pairs.
-CUTS, LAGS, AHEAD, DIRECTIONS = 6, 8, 16, 8
+CUTS, LAGS, AHEAD, DIRECTIONS = 6, 7, 16, 8
 
 
 def measure_memories(
@@ -72,7 +72,7 @@ def measure_memories(
         data["fading_by_memory"] = fading_by_memory(model, ids[:SPLIT], lags=some, rng=rng)
         ahead = max(2, min(_looked_ahead(model), steps // 3))
         if some[-1] >= ahead:
-            far = some[some >= ahead]
+            far = some[some >= ahead][-4:]
             data["fading_by_memory_ahead"] = fading_by_memory(model, ids[:SPLIT], lags=far, ahead=ahead, rng=rng)
     step(STEPS[2])
     if len(ids) > 1:
