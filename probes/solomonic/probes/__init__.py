@@ -18,6 +18,7 @@ from .observability import observability
 from .recall_table import recall_markdown, recall_table
 from .report import report
 from .retention import retention
+from .significance import discoveries, group_test, paired_test, prompts_needed
 from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
@@ -34,15 +35,19 @@ __all__ = [
     "controllability",
     "decay_law",
     "default_lags",
+    "discoveries",
     "effective_state",
     "fading",
     "fading_by_memory",
+    "group_test",
     "hidden_attention",
     "kaplan_meier",
     "layer_influence",
     "load_dataset",
     "observability",
+    "paired_test",
     "plots",
+    "prompts_needed",
     "reach",
     "recall_markdown",
     "recall_table",
