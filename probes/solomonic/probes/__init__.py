@@ -6,6 +6,7 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 from . import plots
 from .bend import bend
 from .compress import compress, compression
+from .conformance import conformance, conformance_table
 from .controllability import controllability, steer
 from .decay_law import decay_law
 from .effective_state import effective_state
@@ -32,6 +33,8 @@ __all__ = [
     "bootstrap_interval",
     "compress",
     "compression",
+    "conformance",
+    "conformance_table",
     "controllability",
     "decay_law",
     "default_lags",
