@@ -176,11 +176,9 @@ def conformance_table(found: xr.Dataset) -> str:
     rows = [("check", "status", "layer", "position", "size", "detail")]
     for name in found.check.values:
         one = found.sel(check=name)
-        place = [int(one.layer_of_failure), int(one.position)]
+        layer, place = ("" if int(one[key]) < 0 else str(int(one[key])) for key in ("layer_of_failure", "position"))
         size = "" if np.isnan(float(one["size"])) else f"{float(one['size']):.1e}"
-        rows.append(
-            (str(name), str(one.status.item()), *("" if p < 0 else str(p) for p in place), size, str(one.detail.item()))
-        )
+        rows.append((str(name), str(one.status.item()), layer, place, size, str(one.detail.item())))
     widths = [max(len(row[i]) for row in rows) + 2 for i in range(len(rows[0]))]
     widths[4] = max(widths[4], 10)
     return "\n".join("".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
