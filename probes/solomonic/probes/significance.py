@@ -210,7 +210,7 @@ def prompts_needed(pilot: Any, half_width: float, *, confidence: float = 0.95) -
     >>> import numpy as np
     >>> from solomonic.probes import prompts_needed
     >>> prompts_needed(np.random.default_rng(0).normal(size=30), 0.2)
-    62
+    68
     """
     values = _samples(pilot, "pilot")
     if values.ndim != 1 or len(values) < 2:
