@@ -7,6 +7,7 @@ from . import plots
 from .bend import bend
 from .causal_trace import causal_trace
 from .compress import compress, compression
+from .conformance import conformance, conformance_table
 from .controllability import controllability, steer
 from .decay_law import decay_law
 from .distinguishability import distinguishability
@@ -26,6 +27,7 @@ from .recall_table import recall_markdown, recall_table
 from .report import report
 from .retention import retention
 from .sensitivity import sensitivity
+from .significance import discoveries, group_test, paired_test, prompts_needed
 from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
@@ -46,9 +48,12 @@ __all__ = [
     "causal_trace",
     "compress",
     "compression",
+    "conformance",
+    "conformance_table",
     "controllability",
     "decay_law",
     "default_lags",
+    "discoveries",
     "distinguishability",
     "edit",
     "editing",
@@ -56,6 +61,7 @@ __all__ = [
     "empirical_gramians",
     "fading",
     "fading_by_memory",
+    "group_test",
     "hidden_attention",
     "kaplan_meier",
     "layer_influence",
@@ -63,7 +69,9 @@ __all__ = [
     "lyapunov",
     "memory_curve",
     "observability",
+    "paired_test",
     "plots",
+    "prompts_needed",
     "reach",
     "recall_markdown",
     "recall_table",

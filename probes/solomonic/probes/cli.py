@@ -221,22 +221,76 @@ def _train(
 
 
 @app.command
-def check(path: str, *, quiet: Quiet = False) -> int:
-    """Check that prefill and decode are the same system: the split law at every split. Exit code 1 where they are not.
+def check(
+    path: str,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    quiet: Quiet = False,
+) -> int:
+    """Check what every probe takes for granted, as a table: steps, chunks, batches, positions, edits, taps.
+
+    Of our checkpoints also the split law at every split. Exit code 1 where something fails.
 
     Parameters
     ----------
     path
-        Checkpoint folder, or a name from `solomonic zoo`.
+        Checkpoint folder, ours or of a family of transformers that has an adapter, or a name from `solomonic zoo`.
+    out
+        A file to write the table to, `.nc` or `.json`.
     """
     from solomonic.models import load
 
+    from .conformance import conformance, conformance_table
     from .report.measure import check as look
 
+    if out is not None and out.suffix not in (".nc", ".json"):
+        raise ValueError(f"--out: expected a file that ends in .nc or .json, got {out}")
     _ready()
-    holds, sentence = look(load(path), progress=not quiet)
-    print(sentence)
-    return 0 if holds else FAILED
+    model = _of_transformers(path)
+    holds, sentence = True, ""
+    if model is None:
+        model = load(path)
+        holds, sentence = look(model, progress=not quiet)
+    found = conformance(model)
+    if out is not None:
+        _write_found(found, out)
+    print("\n".join(each for each in (sentence, conformance_table(found)) if each))
+    return 0 if holds and found.attrs["holds"] == "yes" else FAILED
+
+
+def _of_transformers(path: str) -> Any | None:
+    """The model of a folder that transformers wrote, from the folder alone; None where it is none."""
+    from solomonic.models.adapters import FAMILIES
+
+    try:
+        config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+        named = set(config.get("architectures") or ())
+    except (OSError, ValueError, AttributeError):
+        return None  # load says what is wrong with it
+    if not named & FAMILIES.keys():
+        return None
+    from transformers import AutoModelForCausalLM  # pyright: ignore[reportMissingImports]
+
+    return AutoModelForCausalLM.from_pretrained(path, local_files_only=True).eval().requires_grad_(False)
+
+
+def _write_found(found: Any, out: Path) -> None:
+    from solomonic.models.files import whole_file
+
+    from .labelled import save_dataset
+
+    if out.suffix == ".nc":
+        save_dataset(found, out)
+        return
+    names = ["status", "size", "layer_of_failure", "position", "detail"]
+    rows = []
+    for name in found.check.values:
+        row = {"check": str(name), **{each: found[each].sel(check=name).item() for each in names}}
+        # JSON has no NaN and no infinity.
+        row["size"] = None if row["size"] != row["size"] else row["size"]
+        rows.append({key: str(value) if value in (float("inf"),) else value for key, value in row.items()})
+    with whole_file(out) as beside:
+        beside.write_text(json.dumps({"table": rows, **found.attrs}, indent=1) + "\n", encoding="utf-8")
 
 
 @app.command
