@@ -378,3 +378,11 @@ def test_readings_of_a_curve_that_ends_early_or_not_at_all():
     assert readings.reach_formula(HybridConfig(pattern="SWA-SWA-SWA-SWA", swa_window=64)) == "4 · (64 − 1) + 1"
     assert readings.reach_formula(HybridConfig(pattern="SWA-M2", swa_window=64)) == ""
     assert readings.what_it_is(HybridConfig(pattern="M2-*")).startswith("Two layers: 1 of Mamba2")
+
+
+def test_layers_without_a_reduced_matrix_are_left_out_and_named(tmp_path):
+    model = small_model("M2-GKA-BMO-GDN", bmojo_window=4)
+    text = Page(report(model, tmp_path / "out", text=tokens(2, 20), progress=False).read_text("utf-8")).text()
+    for kind in ("Gated KalmaNet", "B'MOJO: one softmax over the last 4 inputs", "gated delta rule"):
+        assert kind in text
+    assert "Layers of GKA, BMO and GDN have no such reduced matrix and are left out here." in text

@@ -117,7 +117,7 @@ def sensitivity(
     chosen = np.arange(steps) if lags is None else as_lags(lags, steps)
     projections = as_count(projections, "projections")
     generator, seed = as_rng(rng)
-    has_some = any("state" in layer for layer in model.empty_memory().layers)
+    has_some = any(isinstance(layer.get("state"), Tensor) for layer in model.empty_memory().layers)
     stateful = state_layers(model, layers) if layers is not None or has_some else ()
     targets = [*(f"layer {i}" for i in stateful), "logits"]
     squares = np.empty((2, len(targets), len(tokens), steps))

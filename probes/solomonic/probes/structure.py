@@ -169,13 +169,20 @@ def checked_layer(model: HybridLM, layer: Any) -> str:
         raise ValueError(f"layer: expected a layer from 0 to {len(pattern) - 1}, got {layer!r}")
     (layer,) = as_layers(layer, len(pattern), name="layer")
     symbol = pattern[layer]
-    known = symbol in ("*", "SWA") or (symbol != "BMO" and state_kind(model.config, layer) == "scalar")
-    if not isinstance(model, HybridLM) or not known:
+    if not has_structure(model, layer):
         raise ValueError(
             f"layer: layer {layer} ({symbol}) has no reduced matrix here; structure knows *, SWA, M2 and BMF over "
             "Mamba2, of a HybridLM. For what a layer was along a text, see trace(model, ids).system(layer, head)"
         )
     return symbol
+
+
+def has_structure(model: Any, layer: int) -> bool:
+    """Whether a layer has a reduced matrix."""
+    if not isinstance(model, HybridLM):
+        return False
+    symbol = model.config.pattern[layer]
+    return symbol in ("*", "SWA") or (symbol != "BMO" and state_kind(model.config, layer) == "scalar")
 
 
 def _parts(model: HybridLM, layer: int, symbol: str, width: int | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ..fading import default_lags, fading
 from ..influence import layer_influence
 from ..retention import retention
 from ..split_law import split_law
-from ..structure import structure
+from ..structure import has_structure, structure
 from ..trace import trace
 from .memories import STEPS as MEMORY_STEPS
 from .memories import measure_memories
@@ -91,13 +91,15 @@ def measure(
         data["bend"] = bend(data["fading"], edges=edges, rng=rng)
     clock("layers")
     for layer in range(len(model.config.pattern)):
-        data[f"structure_{layer}"] = structure(model, layer, ids=ids[:2])
+        if has_structure(model, layer):
+            data[f"structure_{layer}"] = structure(model, layer, ids=ids[:2])
         data[f"layer_influence_{layer}"] = layer_influence(model, layer, ids[:JACOBIANS], projections=4, rng=rng)
     clock("split law")
     tokens = ids[:1, : split_length(subject, ids.shape[1])]
     data["split_law"] = split_law(model, tokens, splits=some_splits(subject, tokens.shape[1]))
     if memories:
-        data |= measure_memories(model, ids, data["fading"], rng=rng, step=clock)
+        structured = all(f"structure_{layer}" in data for layer in range(len(model.config.pattern)))
+        data |= measure_memories(model, ids, data["fading"], rng=rng, step=clock, structured=structured)
     clock("bits")
     bits, position, recall, from_card = _scores(subject, text)
     clock("")

@@ -15,14 +15,18 @@ LAYERS = {
     "*": "attention over all of the past: every key and value is kept, so its memory is exact and grows with the text",
     "SWA": "attention over the last {W} tokens: a shift register, exact for {W} tokens and empty of what came before",
     "M2": "Mamba2: a state of fixed size that decays (fading), behind a register of 3 tokens (exact)",
+    "GDN": "a gated delta rule: a state of fixed size that decays, and in which a write replaces what its key held",
+    "GKA": "Gated KalmaNet: the decaying sums of a ridge regression from keys to values, solved anew at every token",
     "BMF": "B'MOJO-F: one softmax over the last {W} inputs (exact) and {W} fading tokens, read out of a decaying state",
+    "BMO": "B'MOJO: one softmax over the last {W} inputs (exact), fading tokens of a decaying state, and the tokens "
+    "whose innovation was greatest (exact)",
 }
 
 
 def what_it_is(config: HybridConfig) -> str:
     """One paragraph: the kinds of layers, and what they keep."""
     kinds = list(dict.fromkeys(config.pattern))
-    window = {"SWA": config.swa_window, "BMF": config.bmojo_window}
+    window = {"SWA": config.swa_window, "BMF": config.bmojo_window, "BMO": config.bmojo_window}
     told = [LAYERS[kind].format(W=window.get(kind)) for kind in kinds]
     layers = len(config.pattern)
     if len(kinds) == 1:

@@ -127,9 +127,11 @@ def _layers(key: str, m: Measured, draw: Figures) -> Block:
     return Block(f"{key}-layers", "One layer at a time", [*reading, *filter(None, [said])], figures=figures)
 
 
-def _structure(key: str, m: Measured, draw: Figures) -> Block:
+def _structure(key: str, m: Measured, draw: Figures) -> Block | None:
     pattern = m.subject.model.config.pattern
-    first = {symbol: pattern.index(symbol) for symbol in dict.fromkeys(pattern)}
+    first = {s: pattern.index(s) for s in dict.fromkeys(pattern) if f"structure_{pattern.index(s)}" in m.data}
+    if not first:
+        return None
     figures = []
     for symbol, layer in first.items():
         data = m.data[f"structure_{layer}"]
@@ -146,7 +148,10 @@ def _structure(key: str, m: Measured, draw: Figures) -> Block:
             )
         )
     rows = []
+    left_out = [symbol for symbol in dict.fromkeys(pattern) if symbol not in first]
     for layer, symbol in enumerate(pattern):
+        if symbol in left_out:
+            continue
         data = m.data[f"structure_{layer}"]
         decay = data["decay"].isel(at=len(data["at"]) // 2).to_numpy() if "decay" in data else np.array([])
         spectrum = f"{decay.min():.3f} to {decay.max():.3f}" if decay.size else "–"
@@ -172,6 +177,8 @@ def _structure(key: str, m: Measured, draw: Figures) -> Block:
         "what they hold is exact and then gone. Its state decays: its block is diagonal, so what it holds fades and "
         "never ends."
     ]
+    if left_out:
+        reading.append(f"Layers of {say.listed(left_out)} have no such reduced matrix and are left out here.")
     points = [Point(f"{symbol}", readings.parts(m.data[f"structure_{layer}"]) + ".") for symbol, layer in first.items()]
     table = Table("The layers as realizations", head, rows)
     return Block(f"{key}-structure", "What its layers are", reading, points, figures, [table])
