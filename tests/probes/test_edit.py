@@ -10,6 +10,8 @@ from solomonic.models import KeyValue, adapt, generate
 from solomonic.models.memory import tensors
 from solomonic.probes import Edit, edit, editing, trace
 
+from ..models.adapters.small import small
+from ..models.adapters.small import tokens as prompts_of
 from .small import small_model, tokens
 
 PATTERN = "BMF-M2-SWA-*-GDN-GKA-BMO"
@@ -315,6 +317,20 @@ def test_effects_are_differences_to_the_baseline(models):
     assert fx.kl.attrs["units"] == "bit"
     top = edit(model, ids, Edit(1, "state", 6, "zero")).effects
     assert (top.baseline_difference >= 0).all()
+
+
+@pytest.mark.parametrize("name", ["mamba", "mistral", "falcon_h1", "qwen3_next"])
+def test_families_of_transformers(name):
+    model = adapt(small(name, dtype=torch.float64))
+    ids = prompts_of(1, 12)
+    with torch.no_grad():
+        named = [(p.layer, p.part) for p in model(ids[:, :7]).memory.parts()]
+        done = edit(model, ids, [Edit(layer, part, 6, "scale", 0.5) for layer, part in named])
+        for found, (layer, part) in zip(done.logits, named, strict=True):
+            assert close(found, stepwise(model, ids, {6: mapped(layer, part, lambda v: 0.5 * v)}), 1e-10)
+    kl = done.effects.kl
+    assert (kl.sel(time=slice(0, 6)) == 0).all()
+    assert (kl.max(["prompt", "time"]) > 0).all()
 
 
 def test_a_model_of_transformers():
