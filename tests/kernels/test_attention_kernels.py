@@ -87,7 +87,7 @@ def test_one_query_is_split_among_programs(past, tiles, monkeypatch):
 
 
 def test_gradients_of_stored_tokens_are_split_among_programs(tiles, monkeypatch):
-    monkeypatch.setattr(triton_op, "_QUERIES_OF_A_SPLIT", 20)
+    monkeypatch.setattr(configs, "_QUERIES_OF_A_SPLIT", 20)
     compare(make(Case(T=65, window=9, stored=30, G=1, B=1)), 9, torch.float64)
 
 
