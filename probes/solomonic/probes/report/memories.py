@@ -34,10 +34,10 @@ STEPS = ("use of the memory", "paths through the memory", "what is seen", "small
 
 #: Windows that are traced with their registers, those whose influence is split, those in which the state is looked for
 #: in the logits, those whose memories are told apart, and those that smaller states are balanced and scored on.
-TRACED, SPLIT, SEEN, APART, SCORED = 4, 3, 3, 16, 12
+TRACED, SPLIT, SEEN, APART, SCORED = 3, 3, 2, 12, 8
 
 #: Cuts of a text, lags of a split, tokens that are looked ahead, and singular pairs.
-CUTS, LAGS, AHEAD, DIRECTIONS = 6, 7, 16, 8
+CUTS, LAGS, AHEAD, DIRECTIONS = 6, 6, 16, 6
 
 
 def measure_memories(
@@ -103,7 +103,7 @@ def _of_states(model: HybridLM, ids: Tensor, states: list[int], rng: int) -> dic
     """What is seen, moved and held of the states of all layers."""
     steps = ids.shape[1]
     ahead, span = max(1, min(_looked_ahead(model), steps // 3)), max(1, min(AHEAD, steps // 4))
-    most: dict[str, Any] = {"directions": DIRECTIONS, "iterations": 0, "rows": 16}
+    most: dict[str, Any] = {"directions": DIRECTIONS, "iterations": 0, "rows": 12}
     seen = [observability(model, text, horizon=ahead, rng=rng, **most) for text in ids[:SEEN]]
     data = {"observability": xr.concat(seen, xr.Variable("prompt", np.arange(len(seen))), combine_attrs="override")}
     # Vectors of all prompts are large, and no figure shows them.
@@ -112,7 +112,7 @@ def _of_states(model: HybridLM, ids: Tensor, states: list[int], rng: int) -> dic
     layer = _most_seen(data["observability"])
     data["unsaid"] = unsaid(model, ids[0], layer, horizon=ahead, rng=rng, **most)
     data["empirical_gramians"] = empirical_gramians(
-        model, ids[0], layer, horizon=ahead, span=span, directions=4, scales=(1e-2, 0.1, 0.3, 1.0), rng=rng
+        model, ids[0], layer, horizon=ahead, span=span, directions=3, scales=(1e-2, 0.1, 1.0), rng=rng
     )
     if len(ids) > 1:
         data["distinguishability_state"] = distinguishability(model, ids[:APART], parts="state", horizon=ahead, rng=rng)
