@@ -19,6 +19,7 @@ from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
 from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
+from .innovations import innovations
 from .labelled import load_dataset, save_dataset
 from .lyapunov import lyapunov
 from .memory_curve import memory_curve
@@ -35,6 +36,7 @@ from .structures import structures
 from .trace import Trace, trace
 from .transplant import ChimeraWarning, Transplant, transplant
 from .unsaid import unsaid
+from .white import WhitenessTests, whiteness_tests
 
 __all__ = [
     "ChimeraWarning",
@@ -43,6 +45,7 @@ __all__ = [
     "KaplanMeier",
     "Trace",
     "Transplant",
+    "WhitenessTests",
     "bend",
     "bootstrap_interval",
     "causal_trace",
@@ -63,6 +66,7 @@ __all__ = [
     "fading_by_memory",
     "group_test",
     "hidden_attention",
+    "innovations",
     "kaplan_meier",
     "layer_influence",
     "load_dataset",
@@ -87,4 +91,5 @@ __all__ = [
     "trace",
     "transplant",
     "unsaid",
+    "whiteness_tests",
 ]
