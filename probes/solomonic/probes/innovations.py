@@ -1,4 +1,4 @@
-"""The prediction errors of a language model as the innovations of a stochastic system: are they white, is it calibrated?"""
+"""The prediction errors of a language model as innovations: are they white, and is the model calibrated?"""
 
 from __future__ import annotations
 
@@ -136,9 +136,9 @@ def innovations(
           ``autocorrelation_deviation`` (lag), ``autocorrelation_prompt`` (prompt, lag).
         - ``excess_mean``, ``z_mean`` with intervals, ``z_variance``, ``mean_statistic``, ``mean_p_value``: calibration
           of the spread.
-        - ``count``, ``confidence``, ``accuracy`` with its interval (bin), ``ece`` with its interval, ``ece_calibrated``,
-          ``ece_p_value``: calibration of the top prediction. A bin's interval is NaN where some resample leaves it
-          empty.
+        - ``count``, ``confidence``, ``accuracy`` with its interval (bin), ``ece`` with its interval,
+          ``ece_calibrated``, ``ece_p_value``: calibration of the top prediction. A bin's interval is NaN where some
+          resample leaves it empty.
 
         Intervals are NaN for one prompt. Attributes: ``masked``, the predictions left out; provenance.
 
@@ -173,8 +173,8 @@ def innovations(
     >>> from solomonic.probes import innovations
     >>> text = torch.tensor(list(b"def area(width, height):\\n    return width * height\\n"))
     >>> found = innovations(load("fading"), text, lags=4, resamples=99)
-    >>> dict(found.sizes)
-    {'prompt': 1, 'time': 50, 'lag': 4, 'test': 5, 'bin': 15, 'bound': 2}
+    >>> found.sizes["time"], found.sizes["lag"]
+    (52, 4)
     >>> [str(name) for name in found.test.values]
     ['ljung_box', 'permutation', 'sign', 'block', 'redraw']
     """
@@ -276,7 +276,10 @@ def _scores(
         log_p = finite(logits, "the logits").double().log_softmax(-1).cpu().numpy()
         rows.append(scores(log_p, text[1:].numpy(), draws, generator))
     drawn = np.stack([row.drawn for row in rows], 1)
-    return Scores(*(np.stack(field) for field in list(zip(*rows, strict=True))[:-1]), drawn)
+    surprise, entropy, varentropy, confidence, correct = (
+        np.stack(field) for field in list(zip(*rows, strict=True))[:5]
+    )
+    return Scores(surprise, entropy, varentropy, confidence, correct, drawn)
 
 
 def scores(log_p: np.ndarray, token: np.ndarray, draws: int, generator: np.random.Generator) -> Scores:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,10 +12,11 @@ from .statistics import bootstrap_interval
 _HELD = 1 << 22
 
 
-class Reliability(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Reliability:
     """Reliability of the top prediction; NaN where a bin is empty.
 
-    Attributes
+    Parameters
     ----------
     edges : ndarray [bins + 1]
         Of the bins of confidence.

@@ -21,6 +21,8 @@ ASSUMES = {
     "block": "uncorrelated errors, whose products may depend on each other within a block; many blocks",
     "redraw": "errors that the predicted distributions give: a calibrated model; nothing else",
 }
+#: Fewer blocks have too few patterns of signs for a p-value of 0.05.
+_BLOCKS = 6
 #: Numbers that one step may hold at once.
 _HELD = 1 << 22
 #: Statistics that differ by less than this, relative to the observed one, are ties.
@@ -103,14 +105,15 @@ def whiteness_tests(
     Returns
     -------
     WhitenessTests
-        ``.autocorrelation``, ``.deviation``, ``.statistic``, ``.p_value`` by test, ``.samples``.
+        ``.autocorrelation``, ``.deviation``, ``.statistic``, ``.p_value`` by test, ``.samples``. Without
+        ``tests``, those for which there are too few blocks are NaN.
 
     Raises
     ------
     ValueError
-        If there are more than two axes, infinite or constant errors, or no pair at a lag, if a test is not known, or if
-        the products lie in fewer than 6 blocks, whose signs have too few patterns for a p-value of 0.05, or if ``draws``
-        are missing, not finite where errors are, or of another shape.
+        If there are more than two axes, infinite or constant errors, or no pair at a lag, if a test is not known, or
+        one that is named has products in fewer than 6 blocks, whose signs have too few patterns, or if ``draws`` are
+        missing, not finite where errors are, or of another shape.
 
     Notes
     -----
@@ -172,7 +175,12 @@ def whiteness_tests(
             statistic[name], p_value[name] = _by_draw(e, there, drawn, lags, centre)
         else:
             grouped = _grouped(products, 1 if name == "sign" else block)
-            statistic[name], p_value[name] = _by_sign(grouped, resamples, generator, name)
+            if len(grouped) < _BLOCKS and tests is not None:
+                raise ValueError(
+                    f"errors: the {name} test needs products in at least {_BLOCKS} blocks, got {len(grouped)}; give "
+                    "longer or more series, or smaller blocks"
+                )
+            statistic[name], p_value[name] = _by_sign(grouped, resamples, generator)
     deviation = np.sqrt((products**2).sum((0, 1))) / power
     return WhitenessTests(sums / power, deviation, statistic, p_value, int(there.sum()))
 
@@ -254,11 +262,10 @@ def _grouped(products: np.ndarray, block: int) -> np.ndarray:
     return sums[(sums != 0).any(1)]
 
 
-def _by_sign(grouped: np.ndarray, resamples: int, generator: np.random.Generator, name: str) -> tuple[float, float]:
-    """R and its p-value under random signs of the rows of ``grouped`` [blocks, lags]."""
-    if len(grouped) < 6:
-        raise ValueError(f"errors: the {name} test needs products in at least 6 blocks, got {len(grouped)}; give "
-                         "longer or more series, or smaller blocks")  # fmt: skip
+def _by_sign(grouped: np.ndarray, resamples: int, generator: np.random.Generator) -> tuple[float, float]:
+    """R and its p-value under random signs of the rows of ``grouped`` [blocks, lags]; NaN for too few of them."""
+    if len(grouped) < _BLOCKS:
+        return np.nan, np.nan
     size = (grouped**2).sum(0)
     ratio = grouped / np.sqrt(np.where(size > 0, size, 1.0))
     observed = float((ratio.sum(0) ** 2).sum())

@@ -12,6 +12,7 @@ from .fading import fading
 from .fading_by_memory import fading_by_memory
 from .fading_mass import fading_mass
 from .half_lives import half_lives
+from .innovations import innovations
 from .layer_influence import layer_influence
 from .learning_curves import learning_curves
 from .lyapunov import lyapunov
@@ -40,6 +41,7 @@ __all__ = [
     "fading_by_memory",
     "fading_mass",
     "half_lives",
+    "innovations",
     "layer_influence",
     "learning_curves",
     "lyapunov",
