@@ -177,6 +177,14 @@ def errors_of(first: float = 0.1) -> xr.Dataset:
     return xr.Dataset(data, {"lag": [1, 2, 3], "bin": [0, 1, 2]})
 
 
+def futures() -> xr.Dataset:
+    data = {
+        "kl_mean": ("travels", [0.5, 0.0, 0.2]),
+        "kl_mean_interval": (("bound", "travels"), [[0.4, 0.0, 0.1], [0.6, 0.0, 0.3]]),
+    }
+    return xr.Dataset(data, {"travels": ["nothing", "everything", "state"]})
+
+
 def test_innovations_draws_both_values_and_refuses_others():
     ax = plots.innovations(errors_of())
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.1, 0.0, -0.01])
@@ -223,6 +231,7 @@ CALLS = {
     "split_law": (law(),),
     "steer": (steered(),),
     "structure": (layer(),),
+    "sufficiency": (futures(),),
     "unsaid": (pair(),),
 }
 

@@ -33,6 +33,7 @@ from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
 from .structures import structures
+from .sufficiency import sufficiency
 from .trace import Trace, trace
 from .transplant import ChimeraWarning, Transplant, transplant
 from .unsaid import unsaid
@@ -88,6 +89,7 @@ __all__ = [
     "steer",
     "structure",
     "structures",
+    "sufficiency",
     "trace",
     "transplant",
     "unsaid",

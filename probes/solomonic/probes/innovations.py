@@ -171,10 +171,10 @@ def innovations(
     >>> import torch
     >>> from solomonic.models import load
     >>> from solomonic.probes import innovations
-    >>> text = torch.tensor(list(b"def area(width, height):\\n    return width * height\\n"))
+    >>> text = torch.tensor(list(b"def area(width, height):\n    return width * height\n"))
     >>> found = innovations(load("fading"), text, lags=4, resamples=99)
     >>> found.sizes["time"], found.sizes["lag"]
-    (52, 4)
+    (50, 4)
     >>> [str(name) for name in found.test.values]
     ['ljung_box', 'permutation', 'sign', 'block', 'redraw']
     """

@@ -26,6 +26,7 @@ from .sensitivity import sensitivity
 from .split_law import split_law
 from .steer import steer
 from .structure import structure
+from .sufficiency import sufficiency
 from .unsaid import unsaid
 
 __all__ = [
@@ -55,5 +56,6 @@ __all__ = [
     "split_law",
     "steer",
     "structure",
+    "sufficiency",
     "unsaid",
 ]
