@@ -185,6 +185,23 @@ def futures() -> xr.Dataset:
     return xr.Dataset(data, {"travels": ["nothing", "everything", "state"]})
 
 
+def believed() -> xr.Dataset:
+    share = np.array([[[0.9, 0.5, 0.0]], [[0.95, 0.4, 0.0]]])
+    data = {
+        "r2": (("layer", "source", "control"), share),
+        "r2_interval": (("bound", "layer", "source", "control"), np.stack([share - 0.1, share + 0.04])),
+    }
+    names = ["model", "random weights", "shuffled beliefs"]
+    return xr.Dataset(data, {"layer": [0, 1], "source": ["residual"], "control": names})
+
+
+def test_belief_states_has_a_line_for_each_control():
+    ax = plots.belief_states(believed())
+    assert list(line(ax, "random weights").get_ydata()) == [0.5, 0.4]
+    with pytest.raises(ValueError, match="source"):
+        plots.belief_states(believed(), source="state")
+
+
 def test_innovations_draws_both_values_and_refuses_others():
     ax = plots.innovations(errors_of())
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.1, 0.0, -0.01])
@@ -206,6 +223,7 @@ def test_a_causal_trace_marks_what_may_be_zero_and_refuses_what_is_not_there():
 
 
 CALLS = {
+    "belief_states": (believed(),),
     "bits_by_position": (BINS,),
     "causal_trace": (traced(),),
     "compression": (compressed(),),

@@ -4,6 +4,7 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 """
 
 from . import plots
+from .belief_states import belief_states
 from .bend import bend
 from .causal_trace import causal_trace
 from .compress import compress, compression
@@ -15,6 +16,7 @@ from .edit import EditResult, edit, editing
 from .edits import Edit
 from .effective_state import effective_state
 from .empirical_gramians import empirical_gramians
+from .extra_information import extra_information
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
 from .head_operator import hidden_attention, receptive_field
@@ -47,6 +49,7 @@ __all__ = [
     "Trace",
     "Transplant",
     "WhitenessTests",
+    "belief_states",
     "bend",
     "bootstrap_interval",
     "causal_trace",
@@ -63,6 +66,7 @@ __all__ = [
     "editing",
     "effective_state",
     "empirical_gramians",
+    "extra_information",
     "fading",
     "fading_by_memory",
     "group_test",

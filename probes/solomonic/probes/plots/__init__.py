@@ -1,5 +1,6 @@
 """Plots of what the probes measure, one a file: each takes ``ax=``, labels its axes with units and returns them."""
 
+from .belief_states import belief_states
 from .bits_by_position import bits_by_position
 from .causal_trace import causal_trace
 from .compression import compression
@@ -30,6 +31,7 @@ from .sufficiency import sufficiency
 from .unsaid import unsaid
 
 __all__ = [
+    "belief_states",
     "bits_by_position",
     "causal_trace",
     "compression",
