@@ -58,7 +58,7 @@ def trained():
     """A layer of Mamba2 after a few seconds on Mess3."""
     model = small_model("M2", vocab_size=3).requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(120):
+    for step in range(100):
         ids = SOURCE.sample(32, length=33, rng=step).ids
         loss = cross_entropy(model(ids[:, :-1]).logits.flatten(0, 1), ids[:, 1:].flatten())
         optimizer.zero_grad()
@@ -83,7 +83,7 @@ def test_a_trained_model_holds_more_than_random_weights_and_a_token(trained, row
 def test_random_weights_are_not_above_random_weights(rows):
     """Two draws of weights: which one tells more is chance, over seeds."""
     gaps = []
-    for seed in range(6):
+    for seed in range(5):
         model = small_model("M2", vocab_size=3, rng=seed)
         found = belief_states(model, rows.ids, rows.beliefs, samples=4, resamples=19, rng=100 + seed)
         gaps.append(float(found.above_random.sel(layer=0, source="residual")))

@@ -202,6 +202,21 @@ def test_belief_states_has_a_line_for_each_control():
         plots.belief_states(believed(), source="state")
 
 
+def told() -> xr.Dataset:
+    share = np.array([[0.4, 0.3, 0.5], [0.6, 0.3, 0.6]])
+    data = {
+        "explained": (("layer", "features"), share),
+        "explained_interval": (("bound", "layer", "features"), np.stack([share - 0.1, share + 0.1])),
+    }
+    return xr.Dataset(data, {"layer": [0, 2], "features": ["part", "tokens", "both"]}, {"part": "state"})
+
+
+def test_extra_information_names_the_part_and_the_layers():
+    ax = plots.extra_information(told())
+    assert list(line(ax, "state").get_ydata()) == [0.4, 0.6]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "2"]
+
+
 def test_innovations_draws_both_values_and_refuses_others():
     ax = plots.innovations(errors_of())
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.1, 0.0, -0.01])
@@ -232,6 +247,7 @@ CALLS = {
     "distinguishability": (apart(),),
     "effective_state": (sizes(),),
     "empirical_gramians": (whole(),),
+    "extra_information": (told(),),
     "fading": (curve(),),
     "fading_by_memory": (carried(),),
     "fading_mass": (curve(),),

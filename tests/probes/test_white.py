@@ -66,8 +66,8 @@ def test_the_bounds_are_three_standard_deviations():
 # ---------------------------------------------------------------- size
 def test_every_test_has_its_size_on_white_gaussian_noise():
     source = np.random.default_rng(0)
-    noise = source.standard_normal((TRIALS, 150))
-    drawn = source.standard_normal((99, TRIALS, 150)).astype(np.float32)
+    noise = source.standard_normal((TRIALS, 100))
+    drawn = source.standard_normal((99, TRIALS, 100)).astype(np.float32)
     shares = rejections(noise, source, tests=list(ASSUMES), draws=drawn)
     assert nominal(shares), shares
 
@@ -75,7 +75,7 @@ def test_every_test_has_its_size_on_white_gaussian_noise():
 @pytest.fixture(scope="module")
 def drifting():
     source = np.random.default_rng(1)
-    return [calibrated(500, 250, source, kind="slow") for _ in range(4)]
+    return [calibrated(500, 200, source, kind="slow") for _ in range(4)]
 
 
 def mean_shares(parts):

@@ -9,6 +9,7 @@ from .decay_law import decay_law
 from .distinguishability import distinguishability
 from .effective_state import effective_state
 from .empirical_gramians import empirical_gramians
+from .extra_information import extra_information
 from .fading import fading
 from .fading_by_memory import fading_by_memory
 from .fading_mass import fading_mass
@@ -40,6 +41,7 @@ __all__ = [
     "distinguishability",
     "effective_state",
     "empirical_gramians",
+    "extra_information",
     "fading",
     "fading_by_memory",
     "fading_mass",
