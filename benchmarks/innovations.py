@@ -89,9 +89,11 @@ def zoo() -> None:
         found = innovations(load(name), ids, rng=0)
         rho, (low, high) = found.autocorrelation.values, found.excess_mean_interval.values
         alone = (found.p_value_prompt.sel(test="redraw") <= 0.05).mean()
-        print(f"| `{name}` | {found.surprise.mean():.2f} | {rho[0]:.3f}, {rho[1]:.3f}, {rho[4]:.3f} | "
-              f"{found.p_value.sel(test='redraw'):.3f} | {alone:.2f} | "
-              f"{found.excess_mean:.3f} ({low:.3f} to {high:.3f}) | {found.ece:.3f} (p {found.ece_p_value:.2f}) | {found.ece_calibrated:.3f} |", flush=True)  # fmt: skip
+        spread = f"{found.excess_mean:.3f} ({low:.3f} to {high:.3f})"
+        ece = f"{found.ece:.3f} (p {found.ece_p_value:.2f}) | {found.ece_calibrated:.3f}"
+        p = f"{found.p_value.sel(test='redraw'):.3f} | {alone:.2f}"
+        correlation = ", ".join(f"{rho[k - 1]:.3f}" for k in (1, 2, 5))
+        print(f"| `{name}` | {found.surprise.mean():.2f} | {correlation} | {p} | {spread} | {ece} |", flush=True)
 
 
 def futures() -> None:
