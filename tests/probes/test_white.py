@@ -219,6 +219,27 @@ def test_gaps_and_several_series_agree_with_loops(seed, series, length, gaps):
     assert found.samples == n
 
 
+def test_redrawn_errors_with_gaps_agree_with_loops():
+    """Errors at t are drawn anew, those k earlier stay; lags weigh by the earlier errors that have a partner."""
+    source = np.random.default_rng(13)
+    errors, draws = source.standard_normal((2, 20)), source.standard_normal((25, 2, 20))
+    errors[source.random(errors.shape) < 0.3] = np.nan
+    there = np.isfinite(errors)
+
+    def statistic(now):
+        total = 0.0
+        for k in (1, 2):
+            at = [(i, t) for i, t in zip(*np.nonzero(there), strict=True) if t >= k and there[i, t - k]]
+            size = sum(errors[i, t - k] ** 2 for i, t in at)
+            total += sum(now[i, t] * errors[i, t - k] for i, t in at) ** 2 / size
+        return total
+
+    found = whiteness_tests(errors, lags=2, tests="redraw", draws=draws, centre=False)
+    assert found.statistic["redraw"] == pytest.approx(statistic(errors))
+    above = sum(statistic(each) >= statistic(errors) for each in draws)
+    assert found.p_value["redraw"] == pytest.approx((1 + above) / 26)
+
+
 def test_a_block_of_one_is_a_sign_and_one_of_all_is_a_series():
     errors = np.random.default_rng(11).standard_normal((9, 30))
     both = whiteness_tests(errors, lags=3, tests=["sign", "block"], block=1, rng=0).statistic
