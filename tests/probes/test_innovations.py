@@ -79,6 +79,23 @@ def test_the_tests_are_those_of_the_errors(model):
         assert float(found.p_value_prompt.sel(prompt=2, test="ljung_box")) == pytest.approx(one)
 
 
+@pytest.mark.parametrize("errors", ["z", "excess"])
+def test_what_is_drawn_anew_is_drawn_from_the_predictions(model, errors):
+    """The draws are made prompt by prompt from the seed; here once more, and measured as the errors are."""
+    ids = tokens(4, 40, vocabulary=8)
+    found = innovations(model, ids, lags=4, errors=errors, resamples=99, rng=7)
+    source = np.random.default_rng(7)
+    log_p = model(ids[:, :-1]).logits.log_softmax(-1).numpy()
+    again = [scores(p, text[1:].numpy(), 99, source) for p, text in zip(log_p, ids, strict=True)]
+    drawn = np.stack([each.drawn - each.entropy for each in again], 1)
+    drawn = drawn / np.sqrt(found.varentropy.values) if errors == "z" else drawn
+    ours = whiteness_tests(found[errors].values, lags=4, draws=drawn, tests="redraw")
+    assert float(found.statistic.sel(test="redraw")) == pytest.approx(ours.statistic["redraw"])
+    assert float(found.p_value.sel(test="redraw")) == ours.p_value["redraw"]
+    above = np.abs(np.sum([each.drawn - each.entropy for each in again], (0, 2))) >= abs(found.excess.values.sum())
+    assert float(found.mean_p_value) == (1 + above.sum()) / 100
+
+
 # ---------------------------------------------------------------- calibrated or not
 def test_the_models_own_text_is_white_and_calibrated(calibrated):
     assert (calibrated.p_value > 1e-3).all()
