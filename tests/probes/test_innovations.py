@@ -1,5 +1,7 @@
 """Prediction errors of models: in closed form, on text that the model wrote itself, and on text it did not."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,28 @@ def test_what_is_drawn_anew_is_drawn_from_the_predictions(model, errors):
     assert float(found.p_value.sel(test="redraw")) == ours.p_value["redraw"]
     above = np.abs(np.sum([each.drawn - each.entropy for each in again], (0, 2))) >= abs(found.excess.values.sum())
     assert float(found.mean_p_value) == (1 + above.sum()) / 100
+
+
+def test_long_texts_are_scored_in_pieces_with_the_same_result(model, monkeypatch):
+    ids = tokens(2, 23, vocabulary=8)
+    whole = innovations(model, ids, lags=3, resamples=19, rng=0)
+    monkeypatch.setattr(sys.modules["solomonic.probes.innovations"], "_HELD", 40)
+    assert innovations(model, ids, lags=3, resamples=19, rng=0).identical(whole)
+
+
+def test_a_model_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    hf = transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
+    ids = tokens(2, 20, vocabulary=16)
+    found = innovations(hf, ids, lags=3, resamples=19)
+    log_p = hf(ids[:, :-1]).logits.double().log_softmax(-1)
+    expected = -log_p.gather(-1, ids[:, 1:, None])[..., 0] / np.log(2)
+    np.testing.assert_allclose(found.surprise, expected, atol=1e-5)
 
 
 # ---------------------------------------------------------------- calibrated or not

@@ -20,6 +20,8 @@ from .white import ASSUMES, WhitenessTests, mean_test, whiteness_tests
 __all__ = ["innovations"]
 
 _LOG2 = float(np.log(2.0))
+#: Probabilities that one step may hold at once.
+_HELD = 1 << 22
 _UNITS = {
     "surprise": ("surprise -log2 p of the token that came", "bit"),
     "entropy": ("entropy of the prediction: the surprise it expects", "bit"),
