@@ -7,8 +7,8 @@ from torch.nn.functional import cross_entropy
 
 from solomonic.models import HybridLM
 from solomonic.models.tasks import mess3
-from solomonic.probes import belief_states, load_dataset, save_dataset
-from solomonic.probes.linear_read import compact, held_out_errors
+from solomonic.probes import belief_states, bootstrap_interval, load_dataset, save_dataset
+from solomonic.probes.linear_read import compact, explained, held_out_errors
 
 from .small import small_model, tokens
 
@@ -137,6 +137,17 @@ def test_what_has_no_relation_explains_nothing_and_costs_little():
     constant, _ = held_out_errors([np.ones((200, 3))], y, prompt, folds=5, generator=np.random.default_rng(0))
     _, alone = held_out_errors([x], y, prompt, folds=5, generator=np.random.default_rng(0))
     np.testing.assert_allclose(constant, alone)
+
+
+def test_intervals_of_explained_shares_cover():
+    """24 prompts whose variations spread like gamma variables; the true share is 0.8."""
+    source, hits = np.random.default_rng(3), 0
+    for _ in range(400):
+        variation = source.gamma(3, 1.0, 24)
+        sums = np.stack([variation * source.beta(1, 4, 24), variation], 1)[:, :, None]
+        low, high = bootstrap_interval(sums, explained, resamples=300, rng=source)
+        hits += low[0] <= 0.8 <= high[0]
+    assert 0.89 <= hits / 400 <= 0.98
 
 
 def test_compact_features_have_the_same_inner_products():

@@ -8,7 +8,8 @@ import torch
 from scipy.stats import entropy
 
 from solomonic.models import HybridLM
-from solomonic.probes import load_dataset, save_dataset, sufficiency
+from solomonic.probes import bootstrap_interval, load_dataset, save_dataset, sufficiency
+from solomonic.probes.sufficiency import _share
 
 from .small import small_model, tokens
 
@@ -83,6 +84,17 @@ def test_intervals_files_and_seeds(texts, tmp_path):
     one = sufficiency(model, texts[0][0], texts[1][0], horizon=4, resamples=99)
     assert np.isnan(one.kl_mean_interval).all()
     assert np.isnan(one.share_interval).all()
+
+
+def test_intervals_of_shares_cover():
+    """24 prompts whose divergences spread like gamma variables; the true share is 0.6."""
+    source, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        nothing = source.gamma(2, 0.3, 24)
+        values = np.stack([nothing, nothing * source.beta(2, 3, 24)], 1)
+        low, high = bootstrap_interval(values, _share, resamples=300, rng=source)
+        hits += low[1] <= 0.6 <= high[1]
+    assert 0.91 <= hits / 400 <= 0.98
 
 
 class Secretive(HybridLM):

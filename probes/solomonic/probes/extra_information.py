@@ -94,12 +94,13 @@ def extra_information(
 
     Notes
     -----
-    That tokens add something does not say that the part lacks it: a ridge read-out from a few hundred samples may not
-    find it. That they add nothing says no more than that a linear read-out of them finds nothing. The weight of the
-    tokens against the part, and the ridge, are chosen inside each fit; a weight of 0 is among them, so that useless
-    tokens cost little. Intervals redraw prompts for the fits that were made. For the question without a read-out see
-    :func:`sufficiency`. Costs 16 singular value decompositions for each fold and layer, of matrices of at most as many
-    rows and columns as there are samples (``prompts * samples``).
+    That tokens add something does not say that the part lacks it: a ridge read-out from a few hundred samples may
+    not find it. That they add nothing says no more than that a linear read-out of them finds nothing. The weight of
+    the tokens against the part, and the ridge, are chosen inside each fit; a weight of 0 is among them, so that
+    useless tokens cost little. Intervals redraw prompts for the fits that were made; given those, nominal 95 %
+    cover 92 to 94 % for 12 to 48 prompts. For the question without a read-out see :func:`sufficiency`. Costs 9
+    singular value decompositions for each fold and layer, of matrices of at most as many rows and columns as there
+    are samples (``prompts * samples``).
 
     References
     ----------

@@ -158,8 +158,10 @@ def innovations(
     in the limit. Errors of different prompts may differ in mean: that is correlation, too, in ``p_value`` and not in
     ``p_value_prompt``, which centres each prompt.
 
-    The law of the ECE of a calibrated model is drawn with hits that are independent given the confidences. Costs one
-    run of each prompt, ``resamples`` draws a prediction and O(resamples T lags) for each test and prompt.
+    ``ece`` is biased away from 0, and so is its interval: compare it with ``ece_calibrated``, and take
+    ``ece_p_value`` for a test. The law of the ECE of a calibrated model is drawn with hits that are independent
+    given the confidences. Costs one run of each prompt, ``resamples`` draws a prediction and O(resamples T lags)
+    for each test and prompt.
 
     References
     ----------

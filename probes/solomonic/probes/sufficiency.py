@@ -100,6 +100,8 @@ def sufficiency(
     -----
     A part alone makes a memory that no text leads to; see :class:`ChimeraWarning`, which is not given here since every
     set but two makes one. Parts may hold the same thing: then none is missed alone, and shares do not add up to 1.
+    Intervals of ``share`` are percentiles; where divergences spread like gamma variables of shape 2, nominal 95 % ones
+    cover 93, 94 and 95 % for 12, 24 and 48 prompts.
     Costs two runs of the past and one of the future for each set.
 
     References
