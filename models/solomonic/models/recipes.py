@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ _MODELS = {
 _STORED = 64
 
 _RECIPE = Recipe(steps=12_000, batch_size=2, context=512, lr=3e-3, warmup=100)
+#: Its steps take twice as long; Muon learns as much from fewer of them.
+_STORING_RECIPE = dataclasses.replace(_RECIPE, steps=5_000, matrix_lr=0.01)
 _WOVEN = 0.08
 
 
@@ -78,7 +81,7 @@ def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
         partial_rotary_factor=0.5,
         max_position_embeddings=512,
     )
-    return config, _RECIPE
+    return config, _STORING_RECIPE if symbol == "BMO" else _RECIPE
 
 
 def train_zoo(name: str, out_dir: str | Path, *, progress: bool = True) -> TrainingRun:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
-from solomonic.models.memory import Value, tensors
+from solomonic.models.memory import Value, cat_layers, map_layers, tensors
 from solomonic.models.rope import rotary_tables
 
 __all__ = ["Site", "SiteRuns"]
@@ -159,7 +159,7 @@ class SiteRuns:
         layers = []
         for i in range(len(end.layers)):
             full = cat_layers([carried[i] for _, _, carried in self._waiting])
-            base = map_layer(end.layers[i], lambda t: t.repeat(len(keys), *[1] * (t.ndim - 1)))
+            base = map_layers(lambda t: t.repeat(len(keys), *[1] * (t.ndim - 1)), end.layers[i])
             of_layer = torch.stack([torch.ones(rows, dtype=torch.bool), site_layer == i, site_layer != i])
             layers.append(_chosen(of_layer, full, base))
         token = self.ids[:, last:].repeat(3 * len(keys), 1)
@@ -170,24 +170,6 @@ class SiteRuns:
         return [(key, logits[:, k]) for k, key in enumerate(keys)]
 
 
-def cat_layers(layers: Sequence[Layer]) -> dict[str, Value]:
-    """Memories of one layer with their sequences one after another."""
-    if not layers:
-        return {}
-    if len(layers) == 1:
-        return dict(layers[0])
-    out: dict[str, Value] = {}
-    for part, value in layers[0].items():
-        fields = [torch.cat(each) for each in zip(*(tensors(layer[part]) for layer in layers), strict=True)]
-        out[part] = type(value)(*fields) if isinstance(value, tuple) else fields[0]
-    return out
-
-
-def map_layer(layer: Layer, function: Any) -> dict[str, Value]:
-    """A layer's memory with a function applied to every tensor."""
-    return {k: type(v)(*map(function, v)) if isinstance(v, tuple) else function(v) for k, v in layer.items()}
-
-
 def _chosen(mask: Tensor, full: Layer, base: Layer) -> dict[str, Value]:
     """Rows of one memory or of the other, for each row of a mask [variants, rows]; variants one after another."""
 
@@ -195,8 +177,4 @@ def _chosen(mask: Tensor, full: Layer, base: Layer) -> dict[str, Value]:
         where = mask.to(a.device).reshape(*mask.shape, *[1] * (a.ndim - 1))
         return torch.where(where, a, b).flatten(0, 1)
 
-    out: dict[str, Value] = {}
-    for part, value in full.items():
-        fields = [choose(a, b) for a, b in zip(tensors(value), tensors(base[part]), strict=True)]
-        out[part] = type(value)(*fields) if isinstance(value, tuple) else fields[0]
-    return out
+    return map_layers(choose, full, base)

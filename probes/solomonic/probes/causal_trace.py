@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
-from solomonic.models.memory import tensors
+from solomonic.models.memory import map_layers
 
 from .causal_attribution import agreement, attribute
 from .causal_plan import ALL, CONTROLS, Plan, as_controls, as_plan, subset
@@ -299,22 +299,17 @@ class _Sweep:
     def _random(self, base: Memory, donor: Memory) -> Memory:
         """The base memory with changes of the norms that the donor's have, in random directions."""
         torch_random = torch.Generator().manual_seed(int(self.random.integers(2**62)))
-        layers = []
-        for here, there in zip(base.layers, donor.layers, strict=True):
-            new: dict[str, Any] = {}
-            for part, value in here.items():
-                fields = []
-                for a, b in zip(tensors(value), tensors(there[part]), strict=True):
-                    if not a.is_floating_point():
-                        fields.append(a)
-                        continue
-                    noise = torch.randn(a.shape, generator=torch_random, dtype=torch.float64).to(a)
-                    change = torch.nan_to_num(b - a)  # scores of empty slots are minus infinity in both
-                    size = change.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1).clamp_min(1e-30)
-                    fields.append(a + noise * size.reshape(-1, *[1] * (a.ndim - 1)))
-                new[part] = type(value)(*fields) if isinstance(value, tuple) else fields[0]
-            layers.append(new)
-        return Memory(tuple(layers), base.position)
+
+        def changed(a: Tensor, b: Tensor) -> Tensor:
+            if not a.is_floating_point():
+                return a
+            noise = torch.randn(a.shape, generator=torch_random, dtype=torch.float64).to(a)
+            change = torch.nan_to_num(b - a)  # scores of empty slots are minus infinity in both
+            size = change.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1).clamp_min(1e-30)
+            return a + noise * size.reshape(-1, *[1] * (a.ndim - 1))
+
+        layers = tuple(map_layers(changed, *pair) for pair in zip(base.layers, donor.layers, strict=True))
+        return Memory(layers, base.position)
 
     def _note(self, found: Sequence[tuple[Any, Tensor]]) -> None:
         for (kind, *at), logits in found:
