@@ -41,7 +41,7 @@ Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="No 
 def report(
     *checkpoints: str,
     out: Annotated[Path, Parameter(name=["--out", "--out-dir", "-o"])] = Path("report"),
-    windows: int = 40,
+    windows: int = 32,
     length: int | None = None,
     text: Path | None = None,
     seed: int = 0,

@@ -30,7 +30,7 @@ STEPS = ("trace", "retention", "fading", "bends", "layers", "split law", *MEMORY
 
 #: Windows that are traced for the retention of the state, those that are scored where there is no card, and those on
 #: which the Jacobians of single layers are taken.
-TRACED, SCORED, JACOBIANS = 12, 24, 8
+TRACED, SCORED, JACOBIANS = 12, 24, 6
 
 #: Lengths for which the bytes of the memory are given, tokens.
 LENGTHS = (512, 32768)
