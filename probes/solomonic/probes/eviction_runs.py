@@ -68,7 +68,9 @@ def read_prefix(model: HybridLM, ids: Tensor, layers: Sequence[int]) -> Prefix:
         if layer in layers and name in ("k", "v", "innovation"):
             taps[layer, name] = value
 
-    memory = model(ids, record=keep).memory
+    out = model(ids, record=keep)
+    finite(out.logits, "the prefix")
+    memory = out.memory
     for layer in layers:
         tokens = stored_tokens(memory, layer)
         for name, held in (("k", tokens.key), ("v", tokens.value)):
