@@ -57,6 +57,7 @@ def eviction(
     layers: Iterable[int] | int | None = None,
     replace: str = "lowest",
     by: str = "kl",
+    hold: bool = True,
     batch_size: int | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -65,12 +66,11 @@ def eviction(
 ) -> xr.Dataset:
     r"""The eidetic value test: what every token that left the window is worth if it is stored, against its innovation.
 
-    .. math:: e_j = \frac1n \sum_{t=1}^{n} \mathrm{KL}\bigl(p_t(m \cup j) \,\|\, p_t(m \setminus j)\bigr)
+    .. math:: e_j = \frac1n \sum_{t=1}^{n} \mathrm{KL}\bigl(p_t(m_j \cup j) \,\|\, p_t(m_j)\bigr)
 
-    with m the stored tokens of one layer after a prefix, and :math:`p_t` the predictions along the rest of the text. A
-    stored token j is evicted from m. One that was not stored is put in the place of a stored one s with its true key
-    and value: then m without s is compared with and without j. One layer is changed at a time; what the others hold
-    stays.
+    with :math:`p_t` the predictions along the rest of the text, and :math:`m_j` the stored tokens of one layer after a
+    prefix without one of them: without j where it is stored; else without the one s in whose place j is put, with its
+    true key and value. One layer is changed at a time; what the others hold stays.
 
     Parameters
     ----------
@@ -91,6 +91,10 @@ def eviction(
         Whose place a token takes that was not stored: the stored one's of lowest innovation, or a random one's.
     by : {"kl", "loss"}, default "kl"
         What ``effect`` is: the divergence, mean over the tokens that follow, or the loss, mean over what is asked for.
+    hold : bool, default True
+        Whether the token in question stays until the end of the text. Else it goes when later tokens of greater
+        innovation come, a token that was put in when the one that it replaced would have gone; then tokens of high
+        score have more effect for no other reason than that they stay longer.
     batch_size : int, optional
         How many changed memories share a call; all those of a prompt by default.
     confidence : float, default 0.95
@@ -109,8 +113,8 @@ def eviction(
         bound.
 
         - ``score``, ``stored``, ``replaced``, ``effect``, ``loss`` (layer, prompt, token); ``kl`` the same and time.
-        - ``swap`` (layer, prompt, token): what putting in a token *in place of* a stored one does to the loss; NaN for
-          stored ones.
+        - ``swap`` (layer, prompt, token): what putting in a token *in place of* a stored one does to the loss of the
+          run as it was; NaN for stored ones.
         - ``rank_correlation`` (ranking, layer, prompt) of scores and effects, and of shuffled scores; its mean and
           interval over prompts.
         - ``stored_effect``, ``other_effect`` (layer, prompt); ``difference`` (layer), interval, and ``p``.
@@ -130,11 +134,11 @@ def eviction(
 
     Notes
     -----
-    The slot of an evicted token is filled at the next refresh; a token that is put in has the score of what it
-    replaces, so that it stays as long. Effects of single tokens do not add up to that of a set: two tokens may hold the
-    same. So ``share`` is an account of single effects, and ``set_loss`` is measured. The oracle knows the future, and
-    is the best set as far as effects add up. With N tokens, a prompt and layer costs N + 4 readings of the rest of the
-    text, from its memory, and holds as many logits.
+    The slot of an evicted token is filled at the next refresh. The sets have the scores of the slots that they take,
+    the tokens of largest effect the highest ones. Effects of single tokens do not add up to that of a set: two tokens
+    may hold the same. So ``share`` is an account of single effects, and ``set_loss`` is measured. The oracle knows the
+    future, and is the best set as far as effects add up. With N tokens of which m are stored, a prompt and layer costs
+    N + m + 3 readings of the rest of the text, from its memory, and holds as many logits.
 
     References
     ----------
@@ -158,6 +162,8 @@ def eviction(
     for name, given, known in (("replace", replace, ("lowest", "random")), ("by", by, ("kl", "loss"))):
         if given not in known:
             raise ValueError(f"{name}: expected {known[0]!r} or {known[1]!r}, got {given!r}")
+    if not isinstance(hold, bool | np.bool_):
+        raise TypeError(f"hold: expected True or False, got {hold!r}")
     if batch_size is not None:
         batch_size = as_count(batch_size, "batch_size", 2)
     confidence, resamples = as_level(confidence, "confidence"), as_count(resamples, "resamples")
@@ -167,7 +173,7 @@ def eviction(
         prefix = read_prefix(model, texts[:, :cut].to(device), chosen)
         tables = [
             _prompt(model, prefix, prompt, texts[prompt, cut:].to(device), asked[prompt].to(device), chosen, cut,
-                    (replace, by, batch_size), generator)
+                    (replace, by, bool(hold), batch_size), generator)
             for prompt in tqdm(range(len(texts)), disable=not progress, unit="prompt", desc="eviction")
         ]  # fmt: skip
     data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
@@ -190,7 +196,8 @@ def eviction(
         raise ValueError("model: no eviction changes any of the logits that follow; what is stored is not read")
     checks = {"changed": changed, "null": max(float(table["null"]) for table in tables)}
     arguments = {"ids": texts, "cut": cut, "targets": targets, "layers": chosen, "replace": replace, "by": by,
-                 "batch_size": batch_size, "confidence": confidence, "resamples": resamples}  # fmt: skip
+                 "hold": bool(hold), "batch_size": batch_size, "confidence": confidence,
+                 "resamples": resamples}  # fmt: skip
     attrs = {
         **provenance("eviction", model=model, arguments=arguments, seed=seed, checks=checks),
         "cut": cut,
@@ -276,35 +283,35 @@ def _prompt(
     asked: Tensor,
     layers: tuple[int, ...],
     cut: int,
-    options: tuple[str, str, int | None],
+    options: tuple[str, str, bool, int | None],
     random: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """Everything measured on one prompt, its arrays [layer, ...]."""
-    replace, by, batch_size = options
+    replace, by, hold, batch_size = options
     count = _considered(model, cut)
     slots = [prefix.slots(layer, prompt) for layer in layers]
-    # The run as it was; every token taken out or put in, layer by layer; and the run as it was once more.
-    variants: list[list[Change]] = [[]]
-    replaced = np.full((len(layers), count), -1)
+    variants: list[list[Change]] = [[]]  # the run as it was comes first
+    # By layer and token: what it replaced, the variant that holds it, and the one that lacks it.
+    replaced, with_it, without = np.full((3, len(layers), count), -1)
+    with_it[:] = 0
     for row, (layer, held) in enumerate(zip(layers, slots, strict=True)):
         places = list(held)
-        for token in range(count):
-            if token in held:
-                variants.append([Change(layer, held[token], -1)])
-                continue
-            if not places:
-                raise ValueError(f"model: layer {layer} has stored nothing after {cut} tokens")
-            replaced[row, token] = places[0 if replace == "lowest" else random.integers(len(places))]
-            variants.append([Change(layer, held[int(replaced[row, token])], token)])
-    variants.append([])
+        if not places:
+            raise ValueError(f"model: layer {layer} has stored nothing after {cut} tokens")
+        for token, slot in held.items():
+            without[row, token] = len(variants)
+            variants.append([Change(layer, slot, -1)])
+            if hold:
+                with_it[row, token] = len(variants)
+                variants.append([Change(layer, slot, token, True)])
+        for token in sorted({*range(count)} - {*held}):
+            place = places[0 if replace == "lowest" else random.integers(len(places))]
+            replaced[row, token], without[row, token], with_it[row, token] = place, without[row, place], len(variants)
+            variants.append([Change(layer, held[place], token, hold)])
+    variants.append([])  # and last
     logits = read_on(model, prefix, prompt, follow, variants, batch_size)
     base, loss = logits[0], _loss(logits, asked)
-    shape = (len(layers), count)
-    number = 1 + np.arange(shape[0] * shape[1]).reshape(shape)  # the variant of every token
-    stored = replaced < 0
-    # The variant that lacks what the other one has: for tokens that were put in, the one without what they replaced.
-    without = np.where(stored, number, np.take_along_axis(number, np.maximum(replaced, 0), 1))
-    with_it = np.where(stored, 0, number)
+    shape, stored = (len(layers), count), replaced < 0
     pairs = zip(with_it.ravel(), without.ravel(), strict=True)
     kl = torch.stack([kl_bits(logits[one], logits[other]) for one, other in pairs]).cpu().numpy()
     kl = kl.reshape(*shape, -1)
@@ -316,8 +323,8 @@ def _prompt(
         "kl": kl,
         "loss": change,
         "effect": kl.mean(-1) if by == "kl" else change,
-        "swap": np.where(stored, np.nan, loss[number] - loss[0]),
-        "changed": (logits[number[stored]] != base).flatten(1).any(1).cpu().numpy(),
+        "swap": np.where(stored, np.nan, loss[with_it] - loss[0]),
+        "changed": (logits[without[stored]] != base).flatten(1).any(1).cpu().numpy(),
         "null": (logits[-1] - base).abs().max().cpu().numpy(),
     }
     sets = _sets(layers, slots, table["effect"], random)

@@ -19,11 +19,12 @@ __all__ = ["Change", "Prefix", "changed_memories", "read_on", "read_prefix"]
 
 
 class Change(NamedTuple):
-    """A slot of a layer's stored tokens gets the token of a position, or is emptied where the position is -1."""
+    """A slot of a layer's stored tokens gets the token of a position, for good with ``hold``; -1 empties the slot."""
 
     layer: int
     slot: int
     position: int
+    hold: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +91,8 @@ def read_prefix(model: HybridLM, ids: Tensor, layers: Sequence[int]) -> Prefix:
 def changed_memories(prefix: Prefix, prompt: int, variants: Sequence[Sequence[Change]]) -> Memory:
     """The memory of one prompt once for every variant, each with its changes.
 
-    A token that is put in has its own key and value, and the score and time of admission of the slot that it takes: it
-    stays as long as what it replaces would have stayed.
+    A token that is put in has its own key and value, and the time of admission of the slot that it takes. It has the
+    score of that slot too, and stays as long as what it replaces would have stayed; held, its score is infinite.
     """
     memory = prefix.memory.map(lambda t: t[prompt : prompt + 1]).repeat(len(variants))
     by_layer: dict[int, list[tuple[int, Change]]] = {}
@@ -101,16 +102,16 @@ def changed_memories(prefix: Prefix, prompt: int, variants: Sequence[Sequence[Ch
     for layer, found in by_layer.items():
         old = stored_tokens(memory, layer)
         key, value, position, score, admitted = (t.clone() for t in old[:5])
-        rows, slots, places = (
+        rows, slots, places, hold = (
             torch.tensor(each, device=position.device)
-            for each in zip(*((row, change.slot, change.position) for row, change in found), strict=True)
+            for each in zip(*((row, *change[1:]) for row, change in found), strict=True)
         )
         empty = places < 0
         wide, source = empty[:, None, None], places.clamp_min(0)
         key[rows, slots] = prefix.keys[layer][prompt, source].masked_fill(wide, 0.0)
         value[rows, slots] = prefix.values[layer][prompt, source].masked_fill(wide, 0.0)
         position[rows, slots] = places
-        score[rows, slots] = score[rows, slots].masked_fill(empty, -torch.inf)
+        score[rows, slots] = score[rows, slots].masked_fill(hold, torch.inf).masked_fill(empty, -torch.inf)
         admitted[rows, slots] = admitted[rows, slots].masked_fill(empty, 0)
         memory = memory.set(layer, "eidetic", StoredTokens(key, value, position, score, admitted, old.past))
     return memory

@@ -64,6 +64,8 @@ def edit(
         lag, shown = time[after] - start, values[:, after]
         if len(shown) > 1 and lag.size:
             low, high = bootstrap_interval(shown, method="studentized", confidence=confidence, rng=0)
+            if value == "kl":  # a divergence is not negative
+                low = np.maximum(low, 0.0)
             ax.fill_between(lag, low, high, color=colour(tint), alpha=0.15, linewidth=0)
         ax.plot(lag, shown.mean(0), color=colour(tint), linestyle=style, linewidth=1.4, label=str(name))
     ax.axhline(0.0, color=colour("ink"), linewidth=0.6, alpha=0.5)
