@@ -253,9 +253,10 @@ def test_what_the_second_layer_keeps_is_what_the_answers_need(recalled):
 
 
 def test_scores_that_are_shuffled_or_drawn_say_nothing():
-    """Two controls. Intervals hold 0 where scores are shuffled, and where the layer stores tokens at random.
+    """Two controls: scores that are shuffled, and a layer that stores tokens by a number drawn for every position.
 
-    Not so if tokens go when others come: a high score then is a long life, whatever the score is.
+    The numbers are the same in every row, so what they have to do with positions remains. If tokens go when others
+    come, more does: a high score then is a long life, whatever the score is.
     """
     model, rows = load("recall-bmojo").requires_grad_(False), recall_rows(24, rng=5)
     found = eviction(model, rows.ids, cut=32, layers=1, rng=1)
@@ -264,8 +265,7 @@ def test_scores_that_are_shuffled_or_drawn_say_nothing():
     assert low[1] < 0 < high[1]
     chance = with_eidetic(model, 16, norm="random")
     drawn = eviction(chance, rows.ids, cut=32, layers=1, rng=1)
-    low, high = drawn.rank_correlation_mean_interval.sel(layer=1, ranking="score").values
-    assert low < 0 < high
+    assert abs(drawn.rank_correlation_mean.sel(ranking="score").item()) < 0.2
     assert drawn.p.item() > 0.05
     going = eviction(chance, rows.ids, cut=32, layers=1, rng=1, hold=False)
     assert going.rank_correlation_mean_interval.sel(layer=1, ranking="score", bound="lower").item() > 0.2
