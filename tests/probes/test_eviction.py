@@ -47,8 +47,19 @@ def held_for_good(memory, layer: int, token: int):
 
 
 # ---------------------------------------------------------------- against memories edited by hand
-@pytest.mark.parametrize("changes", [{}, {"fading_tokens": 1}, {"fading_tokens": 0}, {"innovation_norm": "relative"},
-                                     {"bmojo_positions": "none"}, {"innovation_norm": "random"}])  # fmt: skip
+VARIANTS = [
+    {},
+    {"fading_tokens": 1},
+    {"fading_tokens": 0},
+    {"innovation_norm": "relative"},
+    {"innovation_norm": "random"},
+    {"bmojo_positions": "none"},
+    {"tie_attn_weights": False, "fading_tokens": 2},
+    {"ssm_mixer": "gdn"},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
 @pytest.mark.parametrize(("cut", "hold"), [(18, False), (20, True)])
 def test_an_eviction_is_a_run_with_a_memory_edited_by_hand(changes, cut, hold):
     model, ids = bmo(**changes), tokens(2, 32)
@@ -318,6 +329,14 @@ def test_the_same_seed_gives_the_same_numbers():
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     eviction(model, ids, rng=None)
     np.testing.assert_array_equal(state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_bfloat16_and_several_layers():
+    found = eviction(bmo("BMO-M2-BMO", dtype=torch.bfloat16), tokens(2, 26))
+    assert found.layer.values.tolist() == [0, 2]
+    assert found.attrs["dtype"] == "bfloat16"
+    assert all(np.isfinite(found[name]).all() for name in ("score", "kl", "loss", "set_loss"))
+    assert (eviction(bmo("BMO-M2-BMO"), tokens(1, 26)[0], layers=2).kl > 0).any()
 
 
 # ---------------------------------------------------------------- what it refuses

@@ -270,8 +270,8 @@ def _as_targets(targets: Any, texts: Tensor, cut: int, size: int) -> Tensor:
     empty = torch.where((asked >= 0).sum(1) == 0)[0].tolist()
     if empty:
         what = "targets: " if targets is not None else "cut: "
-        raise ValueError(f"{what}nothing is asked for after token {cut} in prompt {empty[0]}; cut earlier, or leave "
-                         "that prompt out")  # fmt: skip
+        raise ValueError(f"{what}nothing is asked for after token {cut} in prompt {empty[0]}; give longer texts, cut "
+                         "earlier, or leave that prompt out")  # fmt: skip
     return asked
 
 
@@ -325,7 +325,7 @@ def _prompt(
         "effect": kl.mean(-1) if by == "kl" else change,
         "swap": np.where(stored, np.nan, loss[with_it] - loss[0]),
         "changed": (logits[without[stored]] != base).flatten(1).any(1).cpu().numpy(),
-        "null": (logits[-1] - base).abs().max().cpu().numpy(),
+        "null": (logits[-1].double() - base.double()).abs().max().cpu().numpy(),
     }
     sets = _sets(layers, slots, table["effect"], random)
     found = _loss(read_on(model, prefix, prompt, follow, sets, batch_size), asked).reshape(len(layers), -1)
