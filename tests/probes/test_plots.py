@@ -6,11 +6,13 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from solomonic.probes import plots
+from solomonic.models import Memory
+from solomonic.probes import EditResult, Transplant, bootstrap_interval, plots
 from solomonic.probes.plots._style import looks, power, spread
 
 LAG = np.array([1, 2, 4, 8, 16, 32, 63, 64, 65])
@@ -174,6 +176,31 @@ def test_a_causal_trace_marks_what_may_be_zero_and_refuses_what_is_not_there():
             plots.causal_trace(traced(), **changes)
 
 
+def worth(by: str = "kl") -> xr.Dataset:
+    dims = ("layer", "prompt", "token")
+    data = {
+        "score": (dims, [[[3.0, 1.0, 2.0]], [[5.0, 0.5, 4.0]]]),
+        "effect": (dims, [[[0.5, 0.0, 1e-4]], [[2.0, 1e-5, -0.1 if by == "loss" else 0.1]]]),
+        "stored": (dims, [[[True, False, True]], [[True, False, False]]]),
+    }
+    return xr.Dataset(data, {"layer": [0, 3]}, {"by": by})
+
+
+def edited(prompts: int = 9) -> xr.Dataset:
+    kl = np.zeros((2, prompts, 6))
+    kl[0, :, 2:] = np.linspace(0.5, 1.5, prompts)[:, None] / np.arange(1, 5)
+    kl[1, :, 4:] = 0.25
+    dims = ("intervention", "prompt", "time")
+    coords = {"edits": ("intervention", ["a", "b"]), "first_time": ("intervention", [1, 3]), "time": np.arange(6)}
+    return xr.Dataset({"kl": (dims, kl), "effect": (dims, -kl)}, coords)
+
+
+def exchanged(prompts: int = 5) -> Transplant:
+    logits = torch.randn(prompts, 4, 7, generator=torch.Generator().manual_seed(0))
+    said = torch.zeros(prompts, 0, dtype=torch.int64)
+    return Transplant(logits, torch.flip(logits, [-1]), said, said, Memory((), 0), {})
+
+
 CALLS = {
     "bits_by_position": (BINS,),
     "causal_trace": (traced(),),
@@ -181,8 +208,10 @@ CALLS = {
     "controllability": (visible(),),
     "decay_law": (laws(),),
     "distinguishability": (apart(),),
+    "edit": (edited(),),
     "effective_state": (sizes(),),
     "empirical_gramians": (whole(),),
+    "eviction": (worth(),),
     "fading": (curve(),),
     "fading_by_memory": (carried(),),
     "fading_mass": (curve(),),
@@ -199,6 +228,7 @@ CALLS = {
     "split_law": (law(),),
     "steer": (steered(),),
     "structure": (layer(),),
+    "transplant": (exchanged(),),
     "unsaid": (pair(),),
 }
 
@@ -235,6 +265,52 @@ def test_a_plot_refuses_what_it_cannot_draw(name):
         plot(xr.Dataset({"x": 1}))
     with pytest.raises(TypeError, match="ax"):
         plot(*CALLS[name], ax="here")
+
+
+def test_an_eviction_shows_every_token_and_fills_what_is_stored():
+    ax = plots.eviction(worth())
+    points = {each.get_label(): each for each in ax.lines}
+    np.testing.assert_array_equal(points["layer 0, stored"].get_xydata(), [[3.0, 0.5], [2.0, 1e-4]])
+    np.testing.assert_array_equal(points["layer 0, not stored"].get_xydata(), np.empty((0, 2)))  # exactly 0
+    np.testing.assert_array_equal(points["layer 3, not stored"].get_xydata(), [[0.5, 1e-5], [4.0, 0.1]])
+    assert points["layer 3, not stored"].get_markerfacecolor() == "none"
+    assert points["layer 3, stored"].get_markerfacecolor() != "none"
+    assert ax.get_yscale() == "log"
+    loss = plots.eviction(worth("loss"))
+    assert loss.get_yscale() == "linear"
+    shown = np.concatenate([each.get_ydata() for each in loss.lines])
+    np.testing.assert_array_equal(np.sort(shown), np.sort(worth("loss").effect.values.ravel()))
+
+
+def test_an_edit_is_drawn_from_the_token_after_it_with_the_interval_of_the_mean():
+    effects = edited()
+    ax = plots.edit(effects)
+    for row, start in enumerate((1, 3)):
+        shown = line(ax, "ab"[row])
+        np.testing.assert_array_equal(shown.get_xdata(), np.arange(start + 1, 6) - start)
+        np.testing.assert_allclose(shown.get_ydata(), effects.kl[row].mean("prompt")[start + 1 :])
+    low, high = bootstrap_interval(effects.kl[0, :, 2:].values, method="studentized", rng=0)
+    inside = ax.collections[0].get_paths()[0].vertices
+    assert inside[:, 1].min() == pytest.approx(low.min())
+    assert inside[:, 1].max() == pytest.approx(high.max())
+    assert (line(plots.edit(effects, value="effect"), "a").get_ydata() < 0).all()
+    assert not plots.edit(edited(1)).collections
+    with pytest.raises(ValueError, match="value: expected 'kl' or 'effect'"):
+        plots.edit(effects, value="loss")
+    logits = torch.zeros(2, 9, 6, 3)
+    assert len(plots.edit(EditResult(logits, logits[0], effects)).collections) == 2
+
+
+def test_a_transplant_is_drawn_as_the_divergence_from_the_receiver():
+    done = exchanged()
+    ax = plots.transplant({"a": done, "b": exchanged(1)})
+    p, q = (each.double().softmax(-1) for each in (done.baseline, done.logits))
+    expected = (p * (p / q).log2()).sum(-1).mean(0)
+    np.testing.assert_allclose(line(ax, "a").get_ydata(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(line(ax, "a").get_xdata(), [1, 2, 3, 4])
+    assert len(ax.collections) == 1  # one prompt has no interval
+    same = Transplant(done.baseline, done.baseline, done.ids, done.ids, done.memory, {})
+    assert not plots.transplant(same).lines[0].get_ydata().any()
 
 
 def test_plots_leave_no_figures_open():

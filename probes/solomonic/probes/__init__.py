@@ -15,6 +15,7 @@ from .edit import EditResult, edit, editing
 from .edits import Edit
 from .effective_state import effective_state
 from .empirical_gramians import empirical_gramians
+from .eviction import eviction
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
 from .head_operator import hidden_attention, receptive_field
@@ -59,6 +60,7 @@ __all__ = [
     "editing",
     "effective_state",
     "empirical_gramians",
+    "eviction",
     "fading",
     "fading_by_memory",
     "group_test",

@@ -6,8 +6,10 @@ from .compression import compression
 from .controllability import controllability
 from .decay_law import decay_law
 from .distinguishability import distinguishability
+from .edit import edit
 from .effective_state import effective_state
 from .empirical_gramians import empirical_gramians
+from .eviction import eviction
 from .fading import fading
 from .fading_by_memory import fading_by_memory
 from .fading_mass import fading_mass
@@ -25,6 +27,7 @@ from .sensitivity import sensitivity
 from .split_law import split_law
 from .steer import steer
 from .structure import structure
+from .transplant import transplant
 from .unsaid import unsaid
 
 __all__ = [
@@ -34,8 +37,10 @@ __all__ = [
     "controllability",
     "decay_law",
     "distinguishability",
+    "edit",
     "effective_state",
     "empirical_gramians",
+    "eviction",
     "fading",
     "fading_by_memory",
     "fading_mass",
@@ -53,5 +58,6 @@ __all__ = [
     "split_law",
     "steer",
     "structure",
+    "transplant",
     "unsaid",
 ]
