@@ -168,6 +168,69 @@ def traced() -> xr.Dataset:
     return xr.Dataset(data, {"path": ["total"], "part": ["state"], "layer": [0, 2], "time": [4, 5, 9]})
 
 
+def errors_of(first: float = 0.1) -> xr.Dataset:
+    data = {
+        "autocorrelation": ("lag", [first, 0.0, -0.01]),
+        "autocorrelation_deviation": ("lag", [0.02, 0.02, 0.03]),
+        "confidence": ("bin", [0.3, np.nan, 0.9]),
+        "accuracy": ("bin", [0.2, np.nan, 0.8]),
+        "accuracy_interval": (("bound", "bin"), [[0.1, np.nan, 0.7], [0.3, np.nan, 0.9]]),
+    }
+    return xr.Dataset(data, {"lag": [1, 2, 3], "bin": [0, 1, 2]})
+
+
+def futures() -> xr.Dataset:
+    data = {
+        "kl_mean": ("travels", [0.5, 0.0, 0.2]),
+        "kl_mean_interval": (("bound", "travels"), [[0.4, 0.0, 0.1], [0.6, 0.0, 0.3]]),
+    }
+    return xr.Dataset(data, {"travels": ["nothing", "everything", "state"]})
+
+
+def believed() -> xr.Dataset:
+    share = np.array([[[0.9, 0.5, 0.0]], [[0.95, 0.4, 0.0]]])
+    data = {
+        "r2": (("layer", "source", "control"), share),
+        "r2_interval": (("bound", "layer", "source", "control"), np.stack([share - 0.1, share + 0.04])),
+    }
+    names = ["model", "random weights", "shuffled beliefs"]
+    return xr.Dataset(data, {"layer": [0, 1], "source": ["residual"], "control": names})
+
+
+def test_belief_states_has_a_line_for_each_control():
+    ax = plots.belief_states(believed())
+    assert list(line(ax, "random weights").get_ydata()) == [0.5, 0.4]
+    with pytest.raises(ValueError, match="source"):
+        plots.belief_states(believed(), source="state")
+
+
+def told() -> xr.Dataset:
+    share = np.array([[0.4, 0.3, 0.5], [0.6, 0.3, 0.6]])
+    data = {
+        "explained": (("layer", "features"), share),
+        "explained_interval": (("bound", "layer", "features"), np.stack([share - 0.1, share + 0.1])),
+    }
+    return xr.Dataset(data, {"layer": [0, 2], "features": ["part", "tokens", "both"]}, {"part": "state"})
+
+
+def test_extra_information_names_the_part_and_the_layers():
+    ax = plots.extra_information(told())
+    assert list(line(ax, "state").get_ydata()) == [0.4, 0.6]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "2"]
+
+
+def test_innovations_draws_both_values_and_refuses_others():
+    ax = plots.innovations(errors_of())
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.1, 0.0, -0.01])
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(1.96 * 0.03, rel=1e-3)
+    ax = plots.innovations({"a": errors_of(), "b": errors_of(0.2)}, value="reliability")
+    assert [list(line.get_xdata()) for line in ax.lines[:2]] == [[0.3, 0.9]] * 2
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    with pytest.raises(ValueError, match="value"):
+        plots.innovations(errors_of(), value="z")
+
+
 def test_a_causal_trace_marks_what_may_be_zero_and_refuses_what_is_not_there():
     ax = plots.causal_trace(traced(), value="effect")
     assert [tuple(line.get_xydata()[0]) for line in ax.lines] == [(0.0, 0.0)]
@@ -202,6 +265,7 @@ def exchanged(prompts: int = 5) -> Transplant:
 
 
 CALLS = {
+    "belief_states": (believed(),),
     "bits_by_position": (BINS,),
     "causal_trace": (traced(),),
     "compression": (compressed(),),
@@ -212,10 +276,12 @@ CALLS = {
     "effective_state": (sizes(),),
     "empirical_gramians": (whole(),),
     "eviction": (worth(),),
+    "extra_information": (told(),),
     "fading": (curve(),),
     "fading_by_memory": (carried(),),
     "fading_mass": (curve(),),
     "half_lives": (retained(),),
+    "innovations": (errors_of(),),
     "layer_influence": (jacobian(),),
     "learning_curves": ({"a": [[1, 1e6, 2.0], [2, 2e6, 1.5]]},),
     "lyapunov": (speeds(),),
@@ -229,6 +295,7 @@ CALLS = {
     "steer": (steered(),),
     "structure": (layer(),),
     "transplant": (exchanged(),),
+    "sufficiency": (futures(),),
     "unsaid": (pair(),),
 }
 

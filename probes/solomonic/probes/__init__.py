@@ -4,6 +4,7 @@ Traces, retention, memory fading, structure and the split law; figures, reports 
 """
 
 from . import plots
+from .belief_states import belief_states
 from .bend import bend
 from .causal_trace import causal_trace
 from .compress import compress, compression
@@ -16,10 +17,12 @@ from .edits import Edit
 from .effective_state import effective_state
 from .empirical_gramians import empirical_gramians
 from .eviction import eviction
+from .extra_information import extra_information
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
 from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
+from .innovations import innovations
 from .labelled import load_dataset, save_dataset
 from .lyapunov import lyapunov
 from .memory_curve import memory_curve
@@ -33,9 +36,11 @@ from .split_law import split_law
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
 from .structures import structures
+from .sufficiency import sufficiency
 from .trace import Trace, trace
 from .transplant import ChimeraWarning, Transplant, transplant
 from .unsaid import unsaid
+from .white import WhitenessTests, whiteness_tests
 
 __all__ = [
     "ChimeraWarning",
@@ -44,6 +49,8 @@ __all__ = [
     "KaplanMeier",
     "Trace",
     "Transplant",
+    "WhitenessTests",
+    "belief_states",
     "bend",
     "bootstrap_interval",
     "causal_trace",
@@ -61,10 +68,12 @@ __all__ = [
     "effective_state",
     "empirical_gramians",
     "eviction",
+    "extra_information",
     "fading",
     "fading_by_memory",
     "group_test",
     "hidden_attention",
+    "innovations",
     "kaplan_meier",
     "layer_influence",
     "load_dataset",
@@ -86,7 +95,9 @@ __all__ = [
     "steer",
     "structure",
     "structures",
+    "sufficiency",
     "trace",
     "transplant",
     "unsaid",
+    "whiteness_tests",
 ]

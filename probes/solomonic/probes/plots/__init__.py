@@ -1,5 +1,6 @@
 """Plots of what the probes measure, one a file: each takes ``ax=``, labels its axes with units and returns them."""
 
+from .belief_states import belief_states
 from .bits_by_position import bits_by_position
 from .causal_trace import causal_trace
 from .compression import compression
@@ -10,10 +11,12 @@ from .edit import edit
 from .effective_state import effective_state
 from .empirical_gramians import empirical_gramians
 from .eviction import eviction
+from .extra_information import extra_information
 from .fading import fading
 from .fading_by_memory import fading_by_memory
 from .fading_mass import fading_mass
 from .half_lives import half_lives
+from .innovations import innovations
 from .layer_influence import layer_influence
 from .learning_curves import learning_curves
 from .lyapunov import lyapunov
@@ -27,10 +30,12 @@ from .sensitivity import sensitivity
 from .split_law import split_law
 from .steer import steer
 from .structure import structure
+from .sufficiency import sufficiency
 from .transplant import transplant
 from .unsaid import unsaid
 
 __all__ = [
+    "belief_states",
     "bits_by_position",
     "causal_trace",
     "compression",
@@ -41,10 +46,12 @@ __all__ = [
     "effective_state",
     "empirical_gramians",
     "eviction",
+    "extra_information",
     "fading",
     "fading_by_memory",
     "fading_mass",
     "half_lives",
+    "innovations",
     "layer_influence",
     "learning_curves",
     "lyapunov",
@@ -58,6 +65,7 @@ __all__ = [
     "split_law",
     "steer",
     "structure",
+    "sufficiency",
     "transplant",
     "unsaid",
 ]
