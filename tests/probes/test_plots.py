@@ -482,7 +482,7 @@ def test_all_zero_and_one_lag():
 
 def test_colours_stay_apart_in_grey():
     """The zoo's looks differ in luminance or, where that is close, in marker and line."""
-    for look in looks(["transformer", "deadbeat", "fading", "bmojo-f", "x", "y", "z"]).values():
+    for look in looks(["transformer", "deadbeat", "fading", "bmojo-f", "bmojo", "x", "y", "z"]).values():
         assert look.marker
     assert len(set(looks(["a", "b", "c", "d", "e", "f"]).values())) == 6
 

@@ -38,8 +38,8 @@ def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
     """The architecture and the recipe of a model of the zoo.
 
     Those that read bytes have four layers, d = 128, 4 heads of 32, windows of 64 tokens, half of each head rotated,
-    just under a million parameters; ``"bmojo"`` stores 64 tokens a layer, refreshed every 64 tokens. The recall pair
-    has two layers, d = 64, 2 heads of 32 and windows of 8.
+    just under a million parameters; ``"bmojo"`` stores 64 tokens a layer, refreshed every 64 tokens, and takes fewer
+    steps, with Muon. The recall pair has two layers, d = 64, 2 heads of 32 and windows of 8.
 
     Parameters
     ----------
