@@ -157,6 +157,31 @@ def remembered() -> xr.Dataset:
     return xr.Dataset(data, {"part": ["state", "register"], "layer": [0, 1], "lag": range(20), "decoded_lag": [1, 8]})
 
 
+def weights() -> xr.Dataset:
+    grid = np.array([[40.0, 30.0, 2.0], [10.0, 5.0, 0.0], [1.0, 0.2, 0.0]])
+    coords = {
+        "layer": ("block", [-1, 0, 1]), "kind": ("block", ["head", "q", "q"]), "size": ("block", [50, 40, 40]),
+        "lambda": [1e-6, 1e-4, 1e-2],
+    }  # fmt: skip
+    data = {"fisher_mean": ("block", grid[0]), "effective": (("lambda", "block"), grid)}
+    return xr.Dataset(data, coords)
+
+
+def test_information_in_the_weights_is_drawn_a_parameter_and_along_a_run():
+    ax = plots.fisher_information(weights(), value="effective", strength=2e-4)
+    assert ax.lines[1].get_ydata()[0] == 5.0 / 40
+    assert np.isnan(ax.lines[1].get_ydata()[1])
+    path = xr.concat([weights(), 2 * weights()], "checkpoint").assign_coords(tokens=("checkpoint", [10.0, 20.0]))
+    path = path.assign_coords({name: weights()[name] for name in ("kind", "layer", "size")})
+    ax = plots.fisher_information(path)
+    assert ax.lines[1].get_xdata().tolist() == [10, 20]
+    assert ax.lines[1].get_ydata() == pytest.approx([32 / 80, 64 / 80])
+    assert ax.get_xlabel() == "tokens seen"
+    for changes, words in (({"value": "kl"}, "value"), ({"value": "effective", "strength": 0.0}, "strength")):
+        with pytest.raises(ValueError, match=words):
+            plots.fisher_information(weights(), **changes)
+
+
 def traced() -> xr.Dataset:
     dims = ("path", "part", "layer", "time")
     mean = np.array([[[[0.1, 0.9, 0.2], [np.nan] * 3]]])
@@ -186,6 +211,7 @@ CALLS = {
     "fading": (curve(),),
     "fading_by_memory": (carried(),),
     "fading_mass": (curve(),),
+    "fisher_information": (weights(),),
     "half_lives": (retained(),),
     "layer_influence": (jacobian(),),
     "learning_curves": ({"a": [[1, 1e6, 2.0], [2, 2e6, 1.5]]},),

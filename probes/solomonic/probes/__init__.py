@@ -17,6 +17,8 @@ from .effective_state import effective_state
 from .empirical_gramians import empirical_gramians
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
+from .fisher_information import fisher_information
+from .fisher_path import fisher_path
 from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
 from .labelled import load_dataset, save_dataset
@@ -61,6 +63,8 @@ __all__ = [
     "empirical_gramians",
     "fading",
     "fading_by_memory",
+    "fisher_information",
+    "fisher_path",
     "group_test",
     "hidden_attention",
     "kaplan_meier",

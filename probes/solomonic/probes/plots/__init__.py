@@ -11,6 +11,7 @@ from .empirical_gramians import empirical_gramians
 from .fading import fading
 from .fading_by_memory import fading_by_memory
 from .fading_mass import fading_mass
+from .fisher_information import fisher_information
 from .half_lives import half_lives
 from .layer_influence import layer_influence
 from .learning_curves import learning_curves
@@ -39,6 +40,7 @@ __all__ = [
     "fading",
     "fading_by_memory",
     "fading_mass",
+    "fisher_information",
     "half_lives",
     "layer_influence",
     "learning_curves",
