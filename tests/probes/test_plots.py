@@ -157,6 +157,26 @@ def remembered() -> xr.Dataset:
     return xr.Dataset(data, {"part": ["state", "register"], "layer": [0, 1], "lag": range(20), "decoded_lag": [1, 8]})
 
 
+def read_out() -> xr.Dataset:
+    score = np.array([[0.9, 0.5]])
+    coords = {"layer": [3], "head": [0, 1], "control": ["shuffled", "recent"]}
+    data = {
+        "score_mean": (("layer", "head"), score),
+        "score_interval": (("bound", "layer", "head"), np.stack([score - 0.1, score + 0.1])),
+        "control_score": (("control", "layer", "head", "prompt"), np.full((2, 1, 2, 4), 0.5)),
+        "selective": (("layer", "head"), score > 0.8),
+    }
+    return xr.Dataset(data, coords)
+
+
+def test_a_linear_probe_is_filled_where_it_is_selective():
+    ax = plots.linear_probe(read_out())
+    marks = {line.get_label(): line.get_xdata().tolist() for line in ax.lines}
+    assert marks["probe, selective"] == [0.9]
+    assert marks["probe"] == [0.5]
+    assert marks["recent"] == [0.5, 0.5]
+
+
 def weights() -> xr.Dataset:
     grid = np.array([[40.0, 30.0, 2.0], [10.0, 5.0, 0.0], [1.0, 0.2, 0.0]])
     coords = {
@@ -215,6 +235,7 @@ CALLS = {
     "half_lives": (retained(),),
     "layer_influence": (jacobian(),),
     "learning_curves": ({"a": [[1, 1e6, 2.0], [2, 2e6, 1.5]]},),
+    "linear_probe": (read_out(),),
     "lyapunov": (speeds(),),
     "memory_curve": (remembered(),),
     "observability": (visible(),),

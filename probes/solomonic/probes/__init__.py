@@ -22,6 +22,7 @@ from .fisher_path import fisher_path
 from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
 from .labelled import load_dataset, save_dataset
+from .linear_probe import linear_probe
 from .lyapunov import lyapunov
 from .memory_curve import memory_curve
 from .observability import observability
@@ -31,6 +32,7 @@ from .retention import retention
 from .sensitivity import sensitivity
 from .significance import discoveries, group_test, paired_test, prompts_needed
 from .split_law import split_law
+from .state_probe import state_probe
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
 from .structures import structures
@@ -69,6 +71,7 @@ __all__ = [
     "hidden_attention",
     "kaplan_meier",
     "layer_influence",
+    "linear_probe",
     "load_dataset",
     "lyapunov",
     "memory_curve",
@@ -85,6 +88,7 @@ __all__ = [
     "save_dataset",
     "sensitivity",
     "split_law",
+    "state_probe",
     "steer",
     "structure",
     "structures",

@@ -86,7 +86,7 @@ def fisher_path(
 
     References
     ----------
-    Achille, Rovere and Soatto, "Critical learning periods in deep networks" (ICLR 2019), figure 4, for the trace of the
+    Achille, Rovere and Soatto, "Critical learning periods in deep networks" (ICLR 2019), for the trace of the
     Fisher information along the training of a network.
 
     Examples

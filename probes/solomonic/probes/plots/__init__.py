@@ -15,6 +15,7 @@ from .fisher_information import fisher_information
 from .half_lives import half_lives
 from .layer_influence import layer_influence
 from .learning_curves import learning_curves
+from .linear_probe import linear_probe
 from .lyapunov import lyapunov
 from .memory_curve import memory_curve
 from .observability import observability
@@ -44,6 +45,7 @@ __all__ = [
     "half_lives",
     "layer_influence",
     "learning_curves",
+    "linear_probe",
     "lyapunov",
     "memory_curve",
     "observability",
