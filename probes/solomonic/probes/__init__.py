@@ -21,6 +21,7 @@ from .fisher_information import fisher_information
 from .fisher_path import fisher_path
 from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
+from .interchange import interchange_subspace
 from .labelled import load_dataset, save_dataset
 from .linear_probe import linear_probe
 from .lyapunov import lyapunov
@@ -69,6 +70,7 @@ __all__ = [
     "fisher_path",
     "group_test",
     "hidden_attention",
+    "interchange_subspace",
     "kaplan_meier",
     "layer_influence",
     "linear_probe",

@@ -35,10 +35,10 @@ def random_model(model: HybridLM | AdaptedLM, rng: np.random.Generator) -> Hybri
     """
     like = next(model.parameters())
     seed = int(rng.integers(2**31))
-    if isinstance(model, HybridLM):
-        made: HybridLM | AdaptedLM = HybridLM(model.config, rng=seed)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # modules draw initial weights of their own before they get others
+        torch.manual_seed(seed)
+        if isinstance(model, HybridLM):
+            made: HybridLM | AdaptedLM = HybridLM(model.config, rng=seed)
+        else:
             made = adapt(type(model.hf)(model.hf.config).eval())
     return made.to(device=like.device, dtype=like.dtype).requires_grad_(False).eval()
