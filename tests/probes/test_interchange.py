@@ -60,6 +60,11 @@ def test_the_whole_state_is_all_that_differs(tmp_path):
     assert accuracy["learned"] > accuracy["random subspace"]
     assert float(found.loss[-5:].mean()) < float(found.loss[:5].mean())
     assert (found["shift"].sel(case="none") == 0).all()
+    start = float(found.accuracy.sel(case="random model, none"))
+    gain = (float(found.accuracy.sel(case="random model")) - start) / (1 - start)
+    assert float(found.gain.sel(case="random model").mean()) == pytest.approx(gain)
+    assert float(found.selectivity.sel(control="random model")) == pytest.approx(accuracy["learned"] - gain)
+    assert float(found.selectivity.sel(control="random subspace")) > 0
     held = found.pair.values.copy()
     before, after = (model(each[held]).logits[:, -1] for each in (base, source))
     two = torch.stack(answers[::-1], 1)[held]

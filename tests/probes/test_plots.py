@@ -157,6 +157,20 @@ def remembered() -> xr.Dataset:
     return xr.Dataset(data, {"part": ["state", "register"], "layer": [0, 1], "lag": range(20), "decoded_lag": [1, 8]})
 
 
+def swapped() -> xr.Dataset:
+    value = np.array([0.0, 0.9, 0.1])
+    data = {"accuracy": ("case", value), "accuracy_interval": (("bound", "case"), np.stack([value - 0.1, value + 0.2]))}
+    return xr.Dataset(data, {"case": ["none", "learned", "random model"]})
+
+
+def test_an_interchange_is_drawn_case_by_case():
+    ax = plots.interchange(swapped())
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.0, 0.9, 0.1]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["none", "learned", "random model"]
+    ends = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert ends[1] == [0.8, 1.0]
+
+
 def read_out() -> xr.Dataset:
     score = np.array([[0.9, 0.5]])
     coords = {"layer": [3], "head": [0, 1], "control": ["shuffled", "recent"]}
@@ -233,6 +247,7 @@ CALLS = {
     "fading_mass": (curve(),),
     "fisher_information": (weights(),),
     "half_lives": (retained(),),
+    "interchange": (swapped(),),
     "layer_influence": (jacobian(),),
     "learning_curves": ({"a": [[1, 1e6, 2.0], [2, 2e6, 1.5]]},),
     "linear_probe": (read_out(),),

@@ -34,9 +34,10 @@ _UNITS = {
     "flipped": ("whether the counterfactual answer is likelier than the base's", "1"),
     "exact": ("whether the counterfactual answer is the likeliest token of all", "1"),
     "shift": ("logit of the counterfactual answer minus the base's, above that without interchange", "nat"),
+    "gain": ("flipped above that without interchange, as a share of the pairs that are left to flip", "1"),
     "accuracy": ("interchange accuracy: mean of flipped over the held-out pairs", "1"),
     "accuracy_interval": ("confidence interval of accuracy", "1"),
-    "selectivity": ("accuracy of the learned subspace minus that of the control", "1"),
+    "selectivity": ("mean gain of the learned subspace minus that of the control", "1"),
     "selectivity_interval": ("confidence interval of selectivity", "1"),
     "p": ("p-value of no difference from the control, signs of the pairs flipped", "1"),
     "loss": ("what is minimized, on the training pairs of the step", "nat"),
@@ -127,8 +128,11 @@ def interchange_subspace(
         model with random weights) and that model without interchange.
 
         - ``flipped``, ``exact`` and ``shift`` (case, pair); of random subspaces the mean over the draws.
-        - ``accuracy`` (case) with its interval.
-        - ``selectivity`` (control): learned minus random subspace and minus random model, with interval and ``p``.
+        - ``accuracy`` (case), the mean of ``flipped``, with its interval. A model with random weights ranks two answers
+          by chance, and has 1/2 without an interchange. So ``gain`` (case, pair) is (flipped - a) / (1 - mean a), with
+          a that of the same model without: on average 1 where all that could flip does.
+        - ``selectivity`` (control): gain of the learned subspace minus that of a random one and minus that in the
+          random model, with interval and ``p``.
         - ``basis`` (entry, direction), for ``Edit(..., "set", value, subspace=basis)``; ``loss`` (step).
 
     Raises
@@ -215,16 +219,19 @@ def interchange_subspace(
         results["random model, none"] = other.score(test, None)
     value = np.stack([results[case] for case in CASES])  # case, what, pair
     margin = value[:, 2]
-    without = np.stack([results["random model, none" if "model" in case else "none"][2] for case in CASES])
+    without = np.stack([results["random model, none" if "model" in case else "none"] for case in CASES])
     interval = partial(
         bootstrap_interval, confidence=confidence, resamples=resamples, method="studentized", rng=generator
     )
     flipped = value[:, 0]
-    ahead = np.stack([flipped[CASES.index("learned")] - flipped[CASES.index(name)] for name in _CONTROLS], 1)
+    left = 1 - without[:, 0].mean(1, keepdims=True)  # nothing is left to flip: no gain
+    gain = np.where(left > 0, flipped - without[:, 0], 0.0) / np.where(left > 0, left, 1.0)
+    ahead = np.stack([gain[CASES.index("learned")] - gain[CASES.index(name)] for name in _CONTROLS], 1)
     data = {
         "flipped": (("case", "pair"), flipped),
         "exact": (("case", "pair"), value[:, 1]),
-        "shift": (("case", "pair"), margin - without),
+        "shift": (("case", "pair"), margin - without[:, 2]),
+        "gain": (("case", "pair"), gain),
         "accuracy": ("case", flipped.mean(1)),
         "accuracy_interval": (("bound", "case"), interval(flipped.T)),
         "selectivity": ("control", ahead.mean(0)),
@@ -317,12 +324,11 @@ class _Pairs:
         self.model, self.run, self.answers, self.edit, self.batch_size = model, run, answers, edit, batch_size
         starts = range(0, len(run), batch_size)
         with torch.no_grad():
-            self.memories = [model(run[i : i + batch_size, : edit.time + 1]).memory for i in starts]
-            given = [model(donor[i : i + batch_size, : taken.time + 1]).memory for i in starts]
-        held, other = (
-            torch.cat([self._values(e, memory) for memory in memories])
-            for e, memories in ((edit, self.memories), (taken, given))
-        )
+            self.memory, given = (
+                cat_memories([model(ids[i : i + batch_size, : e.time + 1]).memory for i in starts])
+                for ids, e in ((run, edit), (donor, taken))
+            )
+        held, other = self._values(edit, self.memory), self._values(taken, given)
         if held.shape != other.shape or not held[0].numel():
             raise ValueError(
                 f"source_time: expected part {edit.part!r} to hold as many numbers in both, at least one, got "
@@ -338,16 +344,11 @@ class _Pairs:
         value = memory.get(e.layer, e.part)
         return _region(e, value if isinstance(value, Tensor) else getattr(value, str(e.field)))
 
-    def _memory(self, pick: np.ndarray) -> Memory:
-        """The memories of some bases, in their order."""
-        rows = [self.memories[i // self.batch_size].map(partial(_row, number=i % self.batch_size)) for i in pick]
-        return cat_memories(rows)
-
     def logits(self, pick: np.ndarray, values: Tensor) -> Tensor:
         """Logits at the last token of some bases with these values in place."""
         e = self.edit
         changed = Edit(e.layer, e.part, e.time, "set", values.reshape(-1, *self.shape), heads=e.heads, field=e.field)
-        memory = apply(changed, self._memory(pick), np.random.default_rng(0))
+        memory = apply(changed, self.memory.map(partial(_rows, pick=pick)), np.random.default_rng(0))
         return self.model(self.run[pick, e.time + 1 :], memory=memory).logits[:, -1]
 
     def margin(self, pick: np.ndarray, values: Tensor) -> Tensor:
@@ -371,5 +372,5 @@ class _Pairs:
         return np.concatenate(out, 1)
 
 
-def _row(value: Tensor, number: int) -> Tensor:
-    return value[number : number + 1]
+def _rows(value: Tensor, pick: np.ndarray) -> Tensor:
+    return value[torch.as_tensor(pick, device=value.device)]

@@ -13,6 +13,7 @@ from .fading_by_memory import fading_by_memory
 from .fading_mass import fading_mass
 from .fisher_information import fisher_information
 from .half_lives import half_lives
+from .interchange import interchange
 from .layer_influence import layer_influence
 from .learning_curves import learning_curves
 from .linear_probe import linear_probe
@@ -43,6 +44,7 @@ __all__ = [
     "fading_mass",
     "fisher_information",
     "half_lives",
+    "interchange",
     "layer_influence",
     "learning_curves",
     "linear_probe",
