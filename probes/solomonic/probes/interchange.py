@@ -279,9 +279,7 @@ def learn_basis(
     """
     rotation = nn.Module()
     rotation.weight = nn.Parameter(random_basis(base.shape[1], directions, rng).to(base))
-    with torch.random.fork_rng(devices=[]):  # torch completes the columns to a basis at random
-        torch.manual_seed(int(rng.integers(2**31)))
-        orthogonal(rotation)
+    orthogonal(rotation, orthogonal_map="householder", use_trivialization=False)
     weights = [*rotation.parameters()]
     optimizer = torch.optim.Adam(weights, lr=lr)
     losses = np.empty(steps)
