@@ -65,6 +65,11 @@ def test_the_whole_state_is_all_that_differs(tmp_path):
     assert float(found.gain.sel(case="random model").mean()) == pytest.approx(gain)
     assert float(found.selectivity.sel(control="random model")) == pytest.approx(accuracy["learned"] - gain)
     assert float(found.selectivity.sel(control="random subspace")) > 0
+    for name in ("accuracy", "selectivity"):
+        low, high = found[f"{name}_interval"]
+        assert (low <= found[name]).all()
+        assert (found[name] <= high).all()
+    assert (np.abs(found.accuracy_interval - 0.5) <= 0.5).all()
     held = found.pair.values.copy()
     before, after = (model(each[held]).logits[:, -1] for each in (base, source))
     two = torch.stack(answers[::-1], 1)[held]

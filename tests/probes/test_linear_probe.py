@@ -85,6 +85,16 @@ def test_a_control_that_knows_the_label_leaves_no_selectivity():
         assert not found.selective.any()
 
 
+def test_intervals_of_shares_stay_in_their_range():
+    """One prompt of forty is wrong, or none: the bounds are shares still."""
+    y = np.arange(40) % 2
+    x = np.where(np.arange(40) == 7, 1 - y, y)[:, None] + 0.01 * noise(40, 1)
+    found = linear_probe(x, y)
+    low, high = found.score_interval[:, 0]
+    assert float(found.score_mean[0]) == 39 / 40
+    assert 0.85 < float(low) <= 39 / 40 <= float(high) <= 1
+
+
 def test_a_cache_holds_what_the_last_tokens_do_not_tell():
     """The first token's class is in the keys of attention over all the past, and not in the last four tokens."""
     ids = tokens(96, 8)

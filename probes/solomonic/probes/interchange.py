@@ -220,9 +220,7 @@ def interchange_subspace(
     value = np.stack([results[case] for case in CASES])  # case, what, pair
     margin = value[:, 2]
     without = np.stack([results["random model, none" if "model" in case else "none"] for case in CASES])
-    interval = partial(
-        bootstrap_interval, confidence=confidence, resamples=resamples, method="studentized", rng=generator
-    )
+    interval = partial(bootstrap_interval, confidence=confidence, resamples=resamples, rng=generator)
     flipped = value[:, 0]
     left = 1 - without[:, 0].mean(1, keepdims=True)  # nothing is left to flip: no gain
     gain = np.where(left > 0, flipped - without[:, 0], 0.0) / np.where(left > 0, left, 1.0)

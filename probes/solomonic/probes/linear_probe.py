@@ -169,9 +169,7 @@ def linear_probe(
     value = np.stack(score)
     control = np.stack([np.stack(each) for each in controlled.values()])
     difference = np.moveaxis(value - control, -1, 0)
-    interval = partial(
-        bootstrap_interval, confidence=confidence, resamples=resamples, method="studentized", rng=generator
-    )
+    interval = partial(bootstrap_interval, confidence=confidence, resamples=resamples, rng=generator)
     p = np.asarray(paired_test(difference, resamples=resamples, rng=generator))
     selectivity = difference.mean(0)
     positive = selectivity > 0
