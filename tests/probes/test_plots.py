@@ -159,6 +159,65 @@ def remembered() -> xr.Dataset:
     return xr.Dataset(data, {"part": ["state", "register"], "layer": [0, 1], "lag": range(20), "decoded_lag": [1, 8]})
 
 
+def swapped() -> xr.Dataset:
+    value = np.array([0.0, 0.9, 0.1])
+    data = {"accuracy": ("case", value), "accuracy_interval": (("bound", "case"), np.stack([value - 0.1, value + 0.2]))}
+    return xr.Dataset(data, {"case": ["none", "learned", "random model"]})
+
+
+def test_an_interchange_is_drawn_case_by_case():
+    ax = plots.interchange(swapped())
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.0, 0.9, 0.1]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["none", "learned", "random model"]
+    ends = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert ends[1] == [0.8, 1.0]
+
+
+def read_out() -> xr.Dataset:
+    score = np.array([[0.9, 0.5]])
+    coords = {"layer": [3], "head": [0, 1], "control": ["shuffled", "recent"]}
+    data = {
+        "score_mean": (("layer", "head"), score),
+        "score_interval": (("bound", "layer", "head"), np.stack([score - 0.1, score + 0.1])),
+        "control_score": (("control", "layer", "head", "prompt"), np.full((2, 1, 2, 4), 0.5)),
+        "selective": (("layer", "head"), score > 0.8),
+    }
+    return xr.Dataset(data, coords)
+
+
+def test_a_linear_probe_is_filled_where_it_is_selective():
+    ax = plots.linear_probe(read_out())
+    marks = {line.get_label(): line.get_xdata().tolist() for line in ax.lines}
+    assert marks["probe, selective"] == [0.9]
+    assert marks["probe"] == [0.5]
+    assert marks["recent"] == [0.5, 0.5]
+
+
+def weights() -> xr.Dataset:
+    grid = np.array([[40.0, 30.0, 2.0], [10.0, 5.0, 0.0], [1.0, 0.2, 0.0]])
+    coords = {
+        "layer": ("block", [-1, 0, 1]), "kind": ("block", ["head", "q", "q"]), "size": ("block", [50, 40, 40]),
+        "lambda": [1e-6, 1e-4, 1e-2],
+    }  # fmt: skip
+    data = {"fisher_mean": ("block", grid[0]), "effective": (("lambda", "block"), grid)}
+    return xr.Dataset(data, coords)
+
+
+def test_information_in_the_weights_is_drawn_a_parameter_and_along_a_run():
+    ax = plots.fisher_information(weights(), value="effective", strength=2e-4)
+    assert ax.lines[1].get_ydata()[0] == 5.0 / 40
+    assert np.isnan(ax.lines[1].get_ydata()[1])
+    path = xr.concat([weights(), 2 * weights()], "checkpoint").assign_coords(tokens=("checkpoint", [10.0, 20.0]))
+    path = path.assign_coords({name: weights()[name] for name in ("kind", "layer", "size")})
+    ax = plots.fisher_information(path)
+    assert ax.lines[1].get_xdata().tolist() == [10, 20]
+    assert ax.lines[1].get_ydata() == pytest.approx([32 / 80, 64 / 80])
+    assert ax.get_xlabel() == "tokens seen"
+    for changes, words in (({"value": "kl"}, "value"), ({"value": "effective", "strength": 0.0}, "strength")):
+        with pytest.raises(ValueError, match=words):
+            plots.fisher_information(weights(), **changes)
+
+
 def traced() -> xr.Dataset:
     dims = ("path", "part", "layer", "time")
     mean = np.array([[[[0.1, 0.9, 0.2], [np.nan] * 3]]])
@@ -280,10 +339,13 @@ CALLS = {
     "fading": (curve(),),
     "fading_by_memory": (carried(),),
     "fading_mass": (curve(),),
+    "fisher_information": (weights(),),
     "half_lives": (retained(),),
     "innovations": (errors_of(),),
+    "interchange": (swapped(),),
     "layer_influence": (jacobian(),),
     "learning_curves": ({"a": [[1, 1e6, 2.0], [2, 2e6, 1.5]]},),
+    "linear_probe": (read_out(),),
     "lyapunov": (speeds(),),
     "memory_curve": (remembered(),),
     "observability": (visible(),),

@@ -15,10 +15,13 @@ from .extra_information import extra_information
 from .fading import fading
 from .fading_by_memory import fading_by_memory
 from .fading_mass import fading_mass
+from .fisher_information import fisher_information
 from .half_lives import half_lives
 from .innovations import innovations
+from .interchange import interchange
 from .layer_influence import layer_influence
 from .learning_curves import learning_curves
+from .linear_probe import linear_probe
 from .lyapunov import lyapunov
 from .memory_curve import memory_curve
 from .observability import observability
@@ -50,10 +53,13 @@ __all__ = [
     "fading",
     "fading_by_memory",
     "fading_mass",
+    "fisher_information",
     "half_lives",
     "innovations",
+    "interchange",
     "layer_influence",
     "learning_curves",
+    "linear_probe",
     "lyapunov",
     "memory_curve",
     "observability",
