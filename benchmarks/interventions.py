@@ -1,9 +1,8 @@
 """What a sweep of patches costs next to whole forward passes: 4 layers x 64 times of a text of 512 tokens.
 
 Run ``python benchmarks/interventions.py``. Both sides measure the same 256 total effects on the last prediction. The
-full forwards read the text from its first token for every patch, in two calls around it; a further line takes one
-plain call without any patch as the cost of each. ``causal_trace`` also gives direct and indirect effects, which the
-full forwards do not. Seconds of processor time on one thread.
+full forwards read the text from its first token for every patch, in two calls around it; a further column takes one
+plain call without any patch as the cost of each. Seconds of processor time on one thread.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def compare(name: str, model: HybridLM, clean: torch.Tensor, corrupt: torch.Tens
         "evenly spaced": np.linspace(4, STEPS - 2, TIMES).astype(int),
     }
     for where, times in places.items():
-        options = {"parts": "all", "controls": (), "attribution": False, "batch_size": 128}
+        options = {"parts": "all", "paths": "total", "controls": (), "attribution": False, "batch_size": 128}
         fast, found = seconds(
             lambda times=times, options=options: causal_trace(model, clean, corrupt, times=times, **options)
         )

@@ -18,6 +18,8 @@ ALLOWED = {
     "models": {"kernels"},
     "probes": {"models", "kernels", "realization"},
 }
+# Packages whose distribution has another name.
+DISTRIBUTION_OF = {"sklearn": "scikit-learn"}
 # Loaded when used: importing a wing must not need them. A file that cannot do without one says so in its path
 # (kernels/.../triton/ssd.py, models/.../transformers_qwen3.py) and is itself imported when used.
 LATE = ("triton", "transformers", "dask")
@@ -161,7 +163,7 @@ def test_a_wing_needs_only_declared_distributions(wing):
         top = each.name.split(".")[0]
         late_file = any(late in part for part in path.with_suffix("").parts for late in LATE)
         may = always | extras if late_file or not each.at_import else always
-        if top not in ANYWHERE and canonicalize_name(top) not in may:
+        if top not in ANYWHERE and canonicalize_name(DISTRIBUTION_OF.get(top, top)) not in may:
             wrong.append(f"{path}:{each.line} imports {each.name}")
     assert not wrong, (
         "pyproject.toml does not declare it (at module level only [project] dependencies count):\n" + "\n".join(wrong)

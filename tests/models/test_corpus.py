@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solomonic.models import HybridConfig, HybridLM, bits_per_token, score, stdlib_corpus
+from solomonic.models import HybridConfig, HybridLM, bits_per_token, score, stdlib_corpus, stdlib_validation
 from solomonic.models.corpus import weave
 from solomonic.models.evaluation import windows
 
@@ -26,6 +26,7 @@ def folder(tmp_path_factory):
 
 def test_left_out_and_split(folder):
     corpus = stdlib_corpus(root=folder, woven=0.0)
+    np.testing.assert_array_equal(stdlib_validation(root=folder), corpus.validation_plain)
     text = bytes(corpus.train) + bytes(corpus.validation)
     assert b"alpha_" in text
     assert b"test_" not in text

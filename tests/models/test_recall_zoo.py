@@ -56,7 +56,7 @@ def test_the_pair_is_in_the_zoo():
     assert list(zoo("recall")) == ["recall-fading", "recall-bmojo"]
     assert not set(zoo("recall")) & set(zoo("bytes"))
     assert set(zoo()) == {*zoo("recall"), *zoo("bytes")}
-    with pytest.raises(ValueError, match="task: expected 'bytes', 'recall' or None, got 'text'"):
+    with pytest.raises(ValueError, match="task: expected 'bytes', 'equal', 'recall' or None, got 'text'"):
         zoo("text")
 
 

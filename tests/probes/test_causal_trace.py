@@ -99,6 +99,11 @@ def test_batches_subsets_and_layers_do_not_change_the_numbers():
     np.testing.assert_allclose(small.effect, whole.effect, atol=1e-11)
     some = causal_trace(model, clean, corrupt, layers=[1, 3], parts=["state", "all"], **options)
     np.testing.assert_allclose(some.effect, whole.effect.sel(layer=[1, 3], part=["state", "all"]), atol=1e-11)
+    for paths in ("total", ["indirect"]):
+        one = causal_trace(model, clean, corrupt, paths=paths, **options)
+        assert one.path.values.tolist() == list(dict.fromkeys(["total", *([paths] if paths == "total" else paths)]))
+        np.testing.assert_allclose(one.effect, whole.effect.sel(path=one.path), atol=1e-11)
+        np.testing.assert_allclose(one.kl_source, whole.kl_source.sel(path=one.path), atol=1e-11)
     few = causal_trace(model, clean, corrupt, exact=7, **options)
     known = np.isfinite(few.effect)
     assert known.isel(prompt=0, path=0).sum() == 7
@@ -207,6 +212,7 @@ def test_default_times_are_near_the_end():
         ({"direction": "both"}, "direction"),
         ({"answers": (3, 3)}, "the same"),
         ({"controls": ["noise"]}, "controls: expected"),
+        ({"paths": "straight"}, "paths: expected"),
         ({"exact": 1000}, "at most the"),
         ({"exact": 0}, "exact"),
         ({"batch_size": 0}, "batch_size"),

@@ -6,11 +6,13 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from solomonic.probes import plots
+from solomonic.models import Memory
+from solomonic.probes import EditResult, Transplant, bootstrap_interval, plots
 from solomonic.probes.plots._style import looks, power, spread
 
 LAG = np.array([1, 2, 4, 8, 16, 32, 63, 64, 65])
@@ -157,6 +159,65 @@ def remembered() -> xr.Dataset:
     return xr.Dataset(data, {"part": ["state", "register"], "layer": [0, 1], "lag": range(20), "decoded_lag": [1, 8]})
 
 
+def swapped() -> xr.Dataset:
+    value = np.array([0.0, 0.9, 0.1])
+    data = {"accuracy": ("case", value), "accuracy_interval": (("bound", "case"), np.stack([value - 0.1, value + 0.2]))}
+    return xr.Dataset(data, {"case": ["none", "learned", "random model"]})
+
+
+def test_an_interchange_is_drawn_case_by_case():
+    ax = plots.interchange(swapped())
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.0, 0.9, 0.1]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["none", "learned", "random model"]
+    ends = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert ends[1] == [0.8, 1.0]
+
+
+def read_out() -> xr.Dataset:
+    score = np.array([[0.9, 0.5]])
+    coords = {"layer": [3], "head": [0, 1], "control": ["shuffled", "recent"]}
+    data = {
+        "score_mean": (("layer", "head"), score),
+        "score_interval": (("bound", "layer", "head"), np.stack([score - 0.1, score + 0.1])),
+        "control_score": (("control", "layer", "head", "prompt"), np.full((2, 1, 2, 4), 0.5)),
+        "selective": (("layer", "head"), score > 0.8),
+    }
+    return xr.Dataset(data, coords)
+
+
+def test_a_linear_probe_is_filled_where_it_is_selective():
+    ax = plots.linear_probe(read_out())
+    marks = {line.get_label(): line.get_xdata().tolist() for line in ax.lines}
+    assert marks["probe, selective"] == [0.9]
+    assert marks["probe"] == [0.5]
+    assert marks["recent"] == [0.5, 0.5]
+
+
+def weights() -> xr.Dataset:
+    grid = np.array([[40.0, 30.0, 2.0], [10.0, 5.0, 0.0], [1.0, 0.2, 0.0]])
+    coords = {
+        "layer": ("block", [-1, 0, 1]), "kind": ("block", ["head", "q", "q"]), "size": ("block", [50, 40, 40]),
+        "lambda": [1e-6, 1e-4, 1e-2],
+    }  # fmt: skip
+    data = {"fisher_mean": ("block", grid[0]), "effective": (("lambda", "block"), grid)}
+    return xr.Dataset(data, coords)
+
+
+def test_information_in_the_weights_is_drawn_a_parameter_and_along_a_run():
+    ax = plots.fisher_information(weights(), value="effective", strength=2e-4)
+    assert ax.lines[1].get_ydata()[0] == 5.0 / 40
+    assert np.isnan(ax.lines[1].get_ydata()[1])
+    path = xr.concat([weights(), 2 * weights()], "checkpoint").assign_coords(tokens=("checkpoint", [10.0, 20.0]))
+    path = path.assign_coords({name: weights()[name] for name in ("kind", "layer", "size")})
+    ax = plots.fisher_information(path)
+    assert ax.lines[1].get_xdata().tolist() == [10, 20]
+    assert ax.lines[1].get_ydata() == pytest.approx([32 / 80, 64 / 80])
+    assert ax.get_xlabel() == "tokens seen"
+    for changes, words in (({"value": "kl"}, "value"), ({"value": "effective", "strength": 0.0}, "strength")):
+        with pytest.raises(ValueError, match=words):
+            plots.fisher_information(weights(), **changes)
+
+
 def traced() -> xr.Dataset:
     dims = ("path", "part", "layer", "time")
     mean = np.array([[[[0.1, 0.9, 0.2], [np.nan] * 3]]])
@@ -237,6 +298,31 @@ def test_a_causal_trace_marks_what_may_be_zero_and_refuses_what_is_not_there():
             plots.causal_trace(traced(), **changes)
 
 
+def worth(by: str = "kl") -> xr.Dataset:
+    dims = ("layer", "prompt", "token")
+    data = {
+        "score": (dims, [[[3.0, 1.0, 2.0]], [[5.0, 0.5, 4.0]]]),
+        "effect": (dims, [[[0.5, 0.0, 1e-4]], [[2.0, 1e-5, -0.1 if by == "loss" else 0.1]]]),
+        "stored": (dims, [[[True, False, True]], [[True, False, False]]]),
+    }
+    return xr.Dataset(data, {"layer": [0, 3]}, {"by": by})
+
+
+def edited(prompts: int = 9) -> xr.Dataset:
+    kl = np.zeros((2, prompts, 6))
+    kl[0, :, 2:] = np.linspace(0.5, 1.5, prompts)[:, None] / np.arange(1, 5)
+    kl[1, :, 4:] = 0.25
+    dims = ("intervention", "prompt", "time")
+    coords = {"edits": ("intervention", ["a", "b"]), "first_time": ("intervention", [1, 3]), "time": np.arange(6)}
+    return xr.Dataset({"kl": (dims, kl), "effect": (dims, -kl)}, coords)
+
+
+def exchanged(prompts: int = 5) -> Transplant:
+    logits = torch.randn(prompts, 4, 7, generator=torch.Generator().manual_seed(0))
+    said = torch.zeros(prompts, 0, dtype=torch.int64)
+    return Transplant(logits, torch.flip(logits, [-1]), said, said, Memory((), 0), {})
+
+
 CALLS = {
     "belief_states": (believed(),),
     "bits_by_position": (BINS,),
@@ -245,16 +331,21 @@ CALLS = {
     "controllability": (visible(),),
     "decay_law": (laws(),),
     "distinguishability": (apart(),),
+    "edit": (edited(),),
     "effective_state": (sizes(),),
     "empirical_gramians": (whole(),),
+    "eviction": (worth(),),
     "extra_information": (told(),),
     "fading": (curve(),),
     "fading_by_memory": (carried(),),
     "fading_mass": (curve(),),
+    "fisher_information": (weights(),),
     "half_lives": (retained(),),
     "innovations": (errors_of(),),
+    "interchange": (swapped(),),
     "layer_influence": (jacobian(),),
     "learning_curves": ({"a": [[1, 1e6, 2.0], [2, 2e6, 1.5]]},),
+    "linear_probe": (read_out(),),
     "lyapunov": (speeds(),),
     "memory_curve": (remembered(),),
     "observability": (visible(),),
@@ -265,6 +356,7 @@ CALLS = {
     "split_law": (law(),),
     "steer": (steered(),),
     "structure": (layer(),),
+    "transplant": (exchanged(),),
     "sufficiency": (futures(),),
     "unsaid": (pair(),),
 }
@@ -302,6 +394,52 @@ def test_a_plot_refuses_what_it_cannot_draw(name):
         plot(xr.Dataset({"x": 1}))
     with pytest.raises(TypeError, match="ax"):
         plot(*CALLS[name], ax="here")
+
+
+def test_an_eviction_shows_every_token_and_fills_what_is_stored():
+    ax = plots.eviction(worth())
+    points = {each.get_label(): each for each in ax.lines}
+    np.testing.assert_array_equal(points["layer 0, stored"].get_xydata(), [[3.0, 0.5], [2.0, 1e-4]])
+    np.testing.assert_array_equal(points["layer 0, not stored"].get_xydata(), np.empty((0, 2)))  # exactly 0
+    np.testing.assert_array_equal(points["layer 3, not stored"].get_xydata(), [[0.5, 1e-5], [4.0, 0.1]])
+    assert points["layer 3, not stored"].get_markerfacecolor() == "none"
+    assert points["layer 3, stored"].get_markerfacecolor() != "none"
+    assert ax.get_yscale() == "log"
+    loss = plots.eviction(worth("loss"))
+    assert loss.get_yscale() == "linear"
+    shown = np.concatenate([each.get_ydata() for each in loss.lines])
+    np.testing.assert_array_equal(np.sort(shown), np.sort(worth("loss").effect.values.ravel()))
+
+
+def test_an_edit_is_drawn_from_the_token_after_it_with_the_interval_of_the_mean():
+    effects = edited()
+    ax = plots.edit(effects)
+    for row, start in enumerate((1, 3)):
+        shown = line(ax, "ab"[row])
+        np.testing.assert_array_equal(shown.get_xdata(), np.arange(start + 1, 6) - start)
+        np.testing.assert_allclose(shown.get_ydata(), effects.kl[row].mean("prompt")[start + 1 :])
+    low, high = bootstrap_interval(effects.kl[0, :, 2:].values, method="studentized", rng=0)
+    inside = ax.collections[0].get_paths()[0].vertices
+    assert inside[:, 1].min() == pytest.approx(low.min())
+    assert inside[:, 1].max() == pytest.approx(high.max())
+    assert (line(plots.edit(effects, value="effect"), "a").get_ydata() < 0).all()
+    assert not plots.edit(edited(1)).collections
+    with pytest.raises(ValueError, match="value: expected 'kl' or 'effect'"):
+        plots.edit(effects, value="loss")
+    logits = torch.zeros(2, 9, 6, 3)
+    assert len(plots.edit(EditResult(logits, logits[0], effects)).collections) == 2
+
+
+def test_a_transplant_is_drawn_as_the_divergence_from_the_receiver():
+    done = exchanged()
+    ax = plots.transplant({"a": done, "b": exchanged(1)})
+    p, q = (each.double().softmax(-1) for each in (done.baseline, done.logits))
+    expected = (p * (p / q).log2()).sum(-1).mean(0)
+    np.testing.assert_allclose(line(ax, "a").get_ydata(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(line(ax, "a").get_xdata(), [1, 2, 3, 4])
+    assert len(ax.collections) == 1  # one prompt has no interval
+    same = Transplant(done.baseline, done.baseline, done.ids, done.ids, done.memory, {})
+    assert not plots.transplant(same).lines[0].get_ydata().any()
 
 
 def test_plots_leave_no_figures_open():
@@ -406,7 +544,7 @@ def test_all_zero_and_one_lag():
 
 def test_colours_stay_apart_in_grey():
     """The zoo's looks differ in luminance or, where that is close, in marker and line."""
-    for look in looks(["transformer", "deadbeat", "fading", "bmojo-f", "x", "y", "z"]).values():
+    for look in looks(["transformer", "deadbeat", "fading", "bmojo-f", "bmojo", "x", "y", "z"]).values():
         assert look.marker
     assert len(set(looks(["a", "b", "c", "d", "e", "f"]).values())) == 6
 

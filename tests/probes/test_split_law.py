@@ -135,7 +135,7 @@ def test_bad_arguments():
         split_law(model, tokens(1, 1))
 
 
-@pytest.mark.parametrize("name", ["transformer", "deadbeat", "fading", "bmojo-f"])
+@pytest.mark.parametrize("name", ["transformer", "deadbeat", "fading", "bmojo-f", "bmojo"])
 def test_the_zoo(name):
     if name not in zoo():
         pytest.skip(f"{name} is not trained yet")

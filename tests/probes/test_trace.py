@@ -293,7 +293,7 @@ def test_representations():
     assert isinstance(run, Trace)
 
 
-@pytest.mark.parametrize("name", ["transformer", "deadbeat", "fading", "bmojo-f"])
+@pytest.mark.parametrize("name", ["transformer", "deadbeat", "fading", "bmojo-f", "bmojo"])
 def test_the_zoo_is_traced(name):
     if name not in zoo():
         pytest.skip(f"{name} is not trained yet")

@@ -4,7 +4,7 @@ from .adapters import AdaptedConfig, AdaptedLM, adapt
 from .checkpoint import load, save
 from .config import HybridConfig
 from .convert import prime
-from .corpus import Corpus, stdlib_corpus
+from .corpus import Corpus, stdlib_corpus, stdlib_validation
 from .describe import Description, describe
 from .eidetic import evict, insert, stored_tokens, with_eidetic
 from .evaluation import bits_per_token, score
@@ -46,6 +46,7 @@ __all__ = [
     "save",
     "score",
     "stdlib_corpus",
+    "stdlib_validation",
     "stored_tokens",
     "train",
     "train_zoo",

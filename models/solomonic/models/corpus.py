@@ -112,16 +112,7 @@ def stdlib_corpus(*, woven: float = 0.1, seed: int = 0, root: str | Path | None 
     """
     if not 0 <= woven <= 0.5:
         raise ValueError(f"woven: expected a share in [0, 0.5], got {woven}")
-    root = Path(root or sysconfig.get_paths()["stdlib"])
-    files = sorted(
-        p.relative_to(root) for p in root.rglob("*.py") if not LEFT_OUT & set(p.relative_to(root).parts[:-1])
-    )
-    split: dict[bool, list[bytes]] = {False: [], True: []}
-    for file in files:
-        held_out = int(hashlib.md5(file.as_posix().encode()).hexdigest(), 16) % 12 == 0
-        split[held_out].append((root / file).read_bytes())
-    if not split[False] or not split[True]:
-        raise FileNotFoundError(f"{root}: found {len(files)} .py files, too few to split into training and validation")
+    split = _split(root)
     # The order of the files must not put neighbours (a package's modules) side by side only.
     order = np.random.default_rng([seed, 0]).permutation(len(split[False]))
     train, _ = weave(b"\0".join(split[False][i] for i in order), woven, np.random.default_rng([seed, 1]))
@@ -137,6 +128,52 @@ def stdlib_corpus(*, woven: float = 0.1, seed: int = 0, root: str | Path | None 
         "sha256_train": hashlib.sha256(train).hexdigest(),
     }
     return Corpus(_array(train), _array(validation), _array(plain), recall, info)
+
+
+def stdlib_validation(*, root: str | Path | None = None) -> np.ndarray:
+    """The validation files of :func:`stdlib_corpus` as they are, without weaving the rest of the corpus.
+
+    Parameters
+    ----------
+    root : path or None
+        Folder to read; the running Python's standard library by default.
+
+    Returns
+    -------
+    ndarray of uint8
+        The files, separated by a zero byte: ``stdlib_corpus(root=root).validation_plain``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no source.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from solomonic.models import stdlib_validation
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in "abcdefghijklmnop":
+    ...     _ = (folder / f"{name}.py").write_text("x = 1\\n" * 400)
+    >>> bytes(stdlib_validation(root=folder)[:6])
+    b'x = 1\\n'
+    """
+    return _array(b"\0".join(_split(root)[True]))
+
+
+def _split(root: str | Path | None) -> dict[bool, list[bytes]]:
+    """The files to train on (False) and those that are held out (True)."""
+    root = Path(root or sysconfig.get_paths()["stdlib"])
+    files = sorted(
+        p.relative_to(root) for p in root.rglob("*.py") if not LEFT_OUT & set(p.relative_to(root).parts[:-1])
+    )
+    split: dict[bool, list[bytes]] = {False: [], True: []}
+    for file in files:
+        held_out = int(hashlib.md5(file.as_posix().encode()).hexdigest(), 16) % 12 == 0
+        split[held_out].append((root / file).read_bytes())
+    if not split[False] or not split[True]:
+        raise FileNotFoundError(f"{root}: found {len(files)} .py files, too few to split into training and validation")
+    return split
 
 
 def weave(text: bytes, share: float, rng: np.random.Generator) -> tuple[bytes, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -199,13 +199,7 @@ class Memory:
 
     def map(self, function: Any) -> Memory:
         """A memory with ``function`` applied to every tensor."""
-        return dataclasses.replace(
-            self,
-            layers=tuple(
-                {k: type(v)(*map(function, v)) if isinstance(v, tuple) else function(v) for k, v in layer.items()}
-                for layer in self.layers
-            ),
-        )
+        return dataclasses.replace(self, layers=tuple(map_layers(function, layer) for layer in self.layers))
 
     def _replace(self, new: Mapping[tuple[int, str], Value]) -> Memory:
         layers = tuple({k: new.get((i, k), v) for k, v in layer.items()} for i, layer in enumerate(self.layers))
@@ -228,6 +222,28 @@ class Memory:
 def tensors(value: Value) -> tuple[Tensor, ...]:
     """The tensors of a part's value."""
     return tuple(value) if isinstance(value, tuple) else (value,)
+
+
+def map_layers(function: Callable[..., Tensor], *layers: Mapping[str, Value]) -> dict[str, Value]:
+    """A layer's memory of what ``function`` makes of each tensor, or of the same tensor of several such memories."""
+    out: dict[str, Value] = {}
+    for part, value in layers[0].items():
+        fields = [function(*each) for each in zip(*(tensors(layer[part]) for layer in layers), strict=True)]
+        out[part] = type(value)(*fields) if isinstance(value, tuple) else fields[0]
+    return out
+
+
+def cat_layers(layers: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    """Memories of one layer with their sequences one after another; none of no memories."""
+    if len(layers) < 2:
+        return dict(layers[0]) if layers else {}
+    return map_layers(lambda *each: torch.cat(each), *layers)
+
+
+def cat_memories(memories: Sequence[Memory]) -> Memory:
+    """Memories of the same shapes and position with their sequences one after another."""
+    layers = tuple(cat_layers(each) for each in zip(*(memory.layers for memory in memories), strict=True))
+    return Memory(layers, memories[0].position)
 
 
 def append(register: KeyValue, key: Tensor, value: Tensor) -> KeyValue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ _MODELS = {
 _STORED = 64
 
 _RECIPE = Recipe(steps=12_000, batch_size=2, context=512, lr=3e-3, warmup=100)
+#: Its steps take twice as long; Muon learns as much from fewer of them.
+_STORING_RECIPE = dataclasses.replace(_RECIPE, steps=5_000, matrix_lr=0.01)
 _WOVEN = 0.08
 
 
@@ -35,8 +38,8 @@ def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
     """The architecture and the recipe of a model of the zoo.
 
     Those that read bytes have four layers, d = 128, 4 heads of 32, windows of 64 tokens, half of each head rotated,
-    just under a million parameters; ``"bmojo"`` stores 64 tokens a layer, refreshed every 64 tokens. The recall pair
-    has two layers, d = 64, 2 heads of 32 and windows of 8.
+    just under a million parameters; ``"bmojo"`` stores 64 tokens a layer, refreshed every 64 tokens, and takes fewer
+    steps, with Muon. The recall pair has two layers, d = 64, 2 heads of 32 and windows of 8.
 
     Parameters
     ----------
@@ -78,7 +81,7 @@ def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
         partial_rotary_factor=0.5,
         max_position_embeddings=512,
     )
-    return config, _RECIPE
+    return config, _STORING_RECIPE if symbol == "BMO" else _RECIPE
 
 
 def train_zoo(name: str, out_dir: str | Path, *, progress: bool = True) -> TrainingRun:

@@ -16,13 +16,18 @@ from .edit import EditResult, edit, editing
 from .edits import Edit
 from .effective_state import effective_state
 from .empirical_gramians import empirical_gramians
+from .eviction import eviction
 from .extra_information import extra_information
 from .fading import default_lags, fading, reach
 from .fading_by_memory import fading_by_memory
+from .fisher_information import fisher_information
+from .fisher_path import fisher_path
 from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
 from .innovations import innovations
+from .interchange import interchange_subspace
 from .labelled import load_dataset, save_dataset
+from .linear_probe import linear_probe
 from .lyapunov import lyapunov
 from .memory_curve import memory_curve
 from .observability import observability
@@ -32,6 +37,7 @@ from .retention import retention
 from .sensitivity import sensitivity
 from .significance import discoveries, group_test, paired_test, prompts_needed
 from .split_law import split_law
+from .state_probe import state_probe
 from .statistics import KaplanMeier, bootstrap_interval, kaplan_meier
 from .structure import structure
 from .structures import structures
@@ -66,14 +72,19 @@ __all__ = [
     "editing",
     "effective_state",
     "empirical_gramians",
+    "eviction",
     "extra_information",
     "fading",
     "fading_by_memory",
+    "fisher_information",
+    "fisher_path",
     "group_test",
     "hidden_attention",
     "innovations",
+    "interchange_subspace",
     "kaplan_meier",
     "layer_influence",
+    "linear_probe",
     "load_dataset",
     "lyapunov",
     "memory_curve",
@@ -90,6 +101,7 @@ __all__ = [
     "save_dataset",
     "sensitivity",
     "split_law",
+    "state_probe",
     "steer",
     "structure",
     "structures",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
-from solomonic.models.memory import Value, tensors
+from solomonic.models.memory import Value, map_layers, tensors
 
 from .causal_plan import ALL, Plan
 
@@ -78,18 +77,12 @@ def _with_leaves(memory: Memory) -> tuple[Memory, list[dict[str, list[Tensor]]]]
     """The memory with zeros added to it that ask for gradients, and these."""
     layers, leaves = [], []
     for layer in memory.layers:
-        new: dict[str, Any] = {}
-        zeros: dict[str, list[Tensor]] = {}
-        for part, value in layer.items():
-            fields, zeros[part] = [], []
-            for t in tensors(value):
-                if not t.is_floating_point():
-                    fields.append(t)
-                    continue
-                zeros[part].append(torch.zeros_like(t, requires_grad=True))
-                fields.append(t + zeros[part][-1])
-            new[part] = type(value)(*fields) if isinstance(value, tuple) else fields[0]
-        layers.append(new)
+        zeros = {
+            part: [torch.zeros_like(t, requires_grad=True) for t in tensors(value) if t.is_floating_point()]
+            for part, value in layer.items()
+        }
+        each = iter([z for fields in zeros.values() for z in fields])
+        layers.append(map_layers(lambda t, each=each: t + next(each) if t.is_floating_point() else t, layer))
         leaves.append(zeros)
     return Memory(tuple(layers), memory.position), leaves
 

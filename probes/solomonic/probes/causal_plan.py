@@ -12,11 +12,13 @@ from solomonic.models import AdaptedLM, HybridLM
 
 from .inputs import as_layers, log_spaced
 
-__all__ = ["ALL", "CONTROLS", "Plan"]
+__all__ = ["ALL", "CONTROLS", "PATHS", "Plan"]
 
 #: The name that stands for all parts of a layer.
 ALL = "all"
 CONTROLS = ("resample", "random", "shuffle")
+#: Through which memories a patch reaches the last token: all, the patched layer's own, those of the other layers.
+PATHS = ("total", "direct", "indirect")
 
 
 @dataclass(eq=False)
@@ -92,6 +94,17 @@ def as_controls(controls: Any, prompts: int) -> list[str]:
     if "resample" in chosen and prompts < 2:
         raise ValueError("controls: 'resample' takes the memory of another prompt, and there is one only; give several")
     return chosen
+
+
+def as_paths(paths: Any) -> tuple[str, ...]:
+    """The paths whose effects are measured, in the order of ``PATHS``; the total is always one of them."""
+    if paths is None:
+        return PATHS
+    chosen = [paths] if isinstance(paths, str) else list(paths)
+    bad = [each for each in chosen if each not in PATHS]
+    if bad:
+        raise ValueError(f"paths: expected some of {', '.join(PATHS)}, got {bad[0]!r}")
+    return tuple(each for each in PATHS if each == "total" or each in chosen)
 
 
 def subset(plan: Plan, count: int, random: np.random.Generator) -> None:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
-from solomonic.models.memory import Value, tensors
+from solomonic.models.memory import Value, cat_layers, map_layers, tensors
 from solomonic.models.rope import rotary_tables
 
-__all__ = ["Site", "SiteRuns"]
+from .causal_plan import PATHS
 
-PATHS = ("total", "direct", "indirect")
+__all__ = ["Site", "SiteRuns"]
 
 Layer = Mapping[str, Value]
 
@@ -56,11 +56,14 @@ class SiteRuns:
         The base prompts [prompts, T].
     batch_size : int
         Largest number of sequences in a call.
+    paths : sequence of str
+        Of ``PATHS``, what is read out.
     """
 
     model: HybridLM | AdaptedLM
     ids: Tensor
     batch_size: int
+    paths: Sequence[str] = PATHS
     tokens: int = 0
     memories: dict[int, Memory] = field(default_factory=dict)
     _streams: list[list[Tensor]] = field(default_factory=list)
@@ -92,8 +95,8 @@ class SiteRuns:
         if name == "hidden" and isinstance(self.model, HybridLM):
             self._streams[layer].append(value[: len(self.ids)])
 
-    def run(self, time: int, sites: Sequence[tuple[Any, Site]]) -> list[tuple[Any, Tensor]]:
-        """Put in the patches of one time, each with a key; what has come out by now, (key, logits [3, prompts, V])."""
+    def run(self, time: int, sites: Sequence[tuple[Any, Site]]) -> list[tuple[list[Any], Tensor]]:
+        """Put in the patches of one time, each with a key; what is done by now: keys, logits [path, key, prompt, V]."""
         ordered = sorted(sites, key=lambda each: each[1].layer)
         step = max(1, self.batch_size // len(self.ids))
         found = []
@@ -101,7 +104,7 @@ class SiteRuns:
             group = ordered[i : i + step]
             layers = torch.tensor([site.layer for _, site in group])
             self._waiting.append(([key for key, _ in group], layers, self._carried(time, [s for _, s in group])))
-            self._rows += 3 * len(group) * len(self.ids)
+            self._rows += len(self.paths) * len(group) * len(self.ids)
             if self._rows >= self.batch_size:
                 found += self.finish()
         return found
@@ -147,7 +150,7 @@ class SiteRuns:
         self.tokens += rest.numel() * len(layers)
         return list(self.model(rest, memory=Memory(tuple(layers), time + 1)).memory.layers)
 
-    def finish(self) -> list[tuple[Any, Tensor]]:
+    def finish(self) -> list[tuple[list[Any], Tensor]]:
         """The last token for all patches that wait for it."""
         if not self._waiting:
             return []
@@ -159,33 +162,22 @@ class SiteRuns:
         layers = []
         for i in range(len(end.layers)):
             full = cat_layers([carried[i] for _, _, carried in self._waiting])
-            base = map_layer(end.layers[i], lambda t: t.repeat(len(keys), *[1] * (t.ndim - 1)))
-            of_layer = torch.stack([torch.ones(rows, dtype=torch.bool), site_layer == i, site_layer != i])
+            if self.paths == ("total",):
+                layers.append(full)
+                continue
+            base = map_layers(lambda t: t.repeat(len(keys), *[1] * (t.ndim - 1)), end.layers[i])
+            reads = {
+                "total": torch.ones(rows, dtype=torch.bool),
+                "direct": site_layer == i,
+                "indirect": site_layer != i,
+            }
+            of_layer = torch.stack([reads[path] for path in self.paths])
             layers.append(_chosen(of_layer, full, base))
-        token = self.ids[:, last:].repeat(3 * len(keys), 1)
+        token = self.ids[:, last:].repeat(len(self.paths) * len(keys), 1)
         self.tokens += len(token) * len(layers)
         logits = self.model(token, memory=Memory(tuple(layers), last)).logits[:, -1]
-        logits = logits.reshape(3, len(keys), prompts, -1)
         self._waiting, self._rows = [], 0
-        return [(key, logits[:, k]) for k, key in enumerate(keys)]
-
-
-def cat_layers(layers: Sequence[Layer]) -> dict[str, Value]:
-    """Memories of one layer with their sequences one after another."""
-    if not layers:
-        return {}
-    if len(layers) == 1:
-        return dict(layers[0])
-    out: dict[str, Value] = {}
-    for part, value in layers[0].items():
-        fields = [torch.cat(each) for each in zip(*(tensors(layer[part]) for layer in layers), strict=True)]
-        out[part] = type(value)(*fields) if isinstance(value, tuple) else fields[0]
-    return out
-
-
-def map_layer(layer: Layer, function: Any) -> dict[str, Value]:
-    """A layer's memory with a function applied to every tensor."""
-    return {k: type(v)(*map(function, v)) if isinstance(v, tuple) else function(v) for k, v in layer.items()}
+        return [(keys, logits.reshape(len(self.paths), len(keys), prompts, -1))]
 
 
 def _chosen(mask: Tensor, full: Layer, base: Layer) -> dict[str, Value]:
@@ -195,8 +187,4 @@ def _chosen(mask: Tensor, full: Layer, base: Layer) -> dict[str, Value]:
         where = mask.to(a.device).reshape(*mask.shape, *[1] * (a.ndim - 1))
         return torch.where(where, a, b).flatten(0, 1)
 
-    out: dict[str, Value] = {}
-    for part, value in full.items():
-        fields = [choose(a, b) for a, b in zip(tensors(value), tensors(base[part]), strict=True)]
-        out[part] = type(value)(*fields) if isinstance(value, tuple) else fields[0]
-    return out
+    return map_layers(choose, full, base)

@@ -12,11 +12,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
-from solomonic.models.memory import tensors
+from solomonic.models.memory import map_layers
 
 from .causal_attribution import agreement, attribute
-from .causal_plan import ALL, CONTROLS, Plan, as_controls, as_plan, subset
-from .causal_sites import PATHS, Site, SiteRuns
+from .causal_plan import ALL, CONTROLS, Plan, as_controls, as_paths, as_plan, subset
+from .causal_sites import Site, SiteRuns
 from .divergence import kl_bits
 from .edit import as_answers, difference, finite
 from .inputs import as_count, as_ids, as_level, as_model, as_rng
@@ -58,6 +58,7 @@ def causal_trace(
     parts: Iterable[str] | str | None = None,
     direction: str = "denoise",
     answers: tuple[Any, Any] | None = None,
+    paths: Iterable[str] | str | None = None,
     controls: Iterable[str] | None = None,
     attribution: bool = True,
     exact: int | None = None,
@@ -99,6 +100,8 @@ def causal_trace(
     answers : pair, optional
         (answer, other), each a token or one for each prompt; by default what the clean and the corrupt run hold most
         likely, and where that is the same token, this one and the clean run's second.
+    paths : str or iterable of str, optional
+        Which effects: ``"total"``, which always is among them, ``"direct"`` and ``"indirect"``; all by default.
     controls : iterable of str, optional
         What is put in besides: ``"resample"``, the memory of another prompt of the source; ``"random"``, the base run's
         with a change of the same norm in a random direction; ``"shuffle"``, that of the source prompt with its tokens
@@ -121,7 +124,7 @@ def causal_trace(
     Returns
     -------
     xarray.Dataset
-        Dims prompt, path (total, direct, indirect), part, layer, time, control, statistic, bound; NaN where a layer
+        Dims prompt, path (of ``paths``), part, layer, time, control, statistic, bound; NaN where a layer
         does not have a part, and where no exact effect was asked for.
 
         - ``effect``, ``normalised``, ``kl`` (from the base run), ``kl_source`` (prompt, path, part, layer, time), and
@@ -190,7 +193,8 @@ def causal_trace(
     pair = None if answers is None else as_answers(answers, model, clean)
     device = next(model.parameters()).device
     base_ids, source_ids = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    run = _Sweep(model, base_ids.to(device), source_ids.to(device), plan, batch_size, generator)
+    chosen_paths = as_paths(paths)
+    run = _Sweep(model, base_ids.to(device), source_ids.to(device), plan, chosen_paths, batch_size, generator)
     with torch.no_grad():
         run.prepare(direction == "denoise", pair, chosen_controls)
         run.measure(chosen_controls, progress)
@@ -213,6 +217,7 @@ def causal_trace(
                 "parts": plan.parts,
                 "direction": direction,
                 "answers": pair,
+                "paths": chosen_paths,
                 "controls": chosen_controls,
                 "exact": exact,
                 "confidence": confidence,
@@ -237,13 +242,14 @@ class _Sweep:
         base: Tensor,
         source: Tensor,
         plan: Plan,
+        paths: tuple[str, ...],
         batch_size: int,
         random: np.random.Generator,
     ) -> None:
         self.model, self.ids, self.source_ids, self.plan, self.random = model, base, source, plan, random
-        self.runs = SiteRuns(model, base, batch_size)
+        self.runs = SiteRuns(model, base, batch_size, paths)
         shape = (len(base), *plan.exists.shape)
-        self.effect = np.full((len(base), 3, *plan.exists.shape), np.nan)
+        self.effect = np.full((len(base), len(paths), *plan.exists.shape), np.nan)
         self.kl, self.kl_source = self.effect.copy(), self.effect.copy()
         self.control = {each: np.full(shape, np.nan) for each in CONTROLS}
         self.sites = 0
@@ -299,34 +305,32 @@ class _Sweep:
     def _random(self, base: Memory, donor: Memory) -> Memory:
         """The base memory with changes of the norms that the donor's have, in random directions."""
         torch_random = torch.Generator().manual_seed(int(self.random.integers(2**62)))
-        layers = []
-        for here, there in zip(base.layers, donor.layers, strict=True):
-            new: dict[str, Any] = {}
-            for part, value in here.items():
-                fields = []
-                for a, b in zip(tensors(value), tensors(there[part]), strict=True):
-                    if not a.is_floating_point():
-                        fields.append(a)
-                        continue
-                    noise = torch.randn(a.shape, generator=torch_random, dtype=torch.float64).to(a)
-                    change = torch.nan_to_num(b - a)  # scores of empty slots are minus infinity in both
-                    size = change.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1).clamp_min(1e-30)
-                    fields.append(a + noise * size.reshape(-1, *[1] * (a.ndim - 1)))
-                new[part] = type(value)(*fields) if isinstance(value, tuple) else fields[0]
-            layers.append(new)
-        return Memory(tuple(layers), base.position)
 
-    def _note(self, found: Sequence[tuple[Any, Tensor]]) -> None:
-        for (kind, *at), logits in found:
-            logits = finite(logits, f"the run with {self._name(at)} put in")
-            after = difference(logits, self.two.expand(3, -1, -1)).cpu().numpy() - self.before
-            if kind != "patch":
-                self.control[kind][(slice(None), *at)] = after[0]
-                continue
-            index = (slice(None), slice(None), *at)
-            self.effect[index] = after.T
-            self.kl[index] = kl_bits(self.base.expand_as(logits), logits).cpu().numpy().T
-            self.kl_source[index] = kl_bits(self.source.expand_as(logits), logits).cpu().numpy().T
+        def changed(a: Tensor, b: Tensor) -> Tensor:
+            if not a.is_floating_point():
+                return a
+            noise = torch.randn(a.shape, generator=torch_random, dtype=torch.float64).to(a)
+            change = torch.nan_to_num(b - a)  # scores of empty slots are minus infinity in both
+            size = change.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1).clamp_min(1e-30)
+            return a + noise * size.reshape(-1, *[1] * (a.ndim - 1))
+
+        layers = tuple(map_layers(changed, *pair) for pair in zip(base.layers, donor.layers, strict=True))
+        return Memory(layers, base.position)
+
+    def _note(self, found: Sequence[tuple[list[Any], Tensor]]) -> None:
+        for keys, logits in found:
+            if not torch.isfinite(logits).all():
+                wrong = int(torch.isfinite(logits).all(-1).all(-1).all(0).long().argmin())
+                finite(logits, f"the run with {self._name(keys[wrong][1:])} put in")
+            after = difference(logits, self.two.expand(*logits.shape[:3], -1)).cpu().numpy() - self.before
+            kl, kl_source = (kl_bits(each.expand_as(logits), logits).cpu().numpy() for each in (self.base, self.source))
+            for k, (kind, *at) in enumerate(keys):
+                if kind != "patch":
+                    self.control[kind][(slice(None), *at)] = after[0, k]
+                    continue
+                index = (slice(None), slice(None), *at)
+                self.effect[index], self.kl[index] = after[:, k].T, kl[:, k].T
+                self.kl_source[index] = kl_source[:, k].T
 
     def _name(self, at: Sequence[int]) -> str:
         p, layer, place = at
@@ -378,7 +382,7 @@ def _variables(
     }
     coords = {
         "prompt": np.arange(len(gap)),
-        "path": list(PATHS),
+        "path": list(run.runs.paths),
         "part": plan.parts,
         "layer": list(plan.layers),
         "symbol": ("layer", [pattern[i] for i in plan.layers]),

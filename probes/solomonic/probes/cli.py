@@ -41,7 +41,7 @@ Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="No 
 def report(
     *checkpoints: str,
     out: Annotated[Path, Parameter(name=["--out", "--out-dir", "-o"])] = Path("report"),
-    windows: int = 40,
+    windows: int = 32,
     length: int | None = None,
     text: Path | None = None,
     seed: int = 0,
@@ -52,7 +52,8 @@ def report(
     Parameters
     ----------
     checkpoints
-        Checkpoint folders, or names from `solomonic zoo`; without any, the whole zoo is compared.
+        Checkpoint folders, or names from `solomonic zoo`; without any, the four of the zoo that were
+        trained alike are compared.
     out
         Folder to write to; an earlier report there is replaced.
     windows
@@ -68,7 +69,7 @@ def report(
 
     from .report import report as write
 
-    models = _unique(checkpoints) if checkpoints else dict(zoo("bytes"))
+    models = _unique(checkpoints) if checkpoints else dict(zoo("equal"))
     if not models:
         raise FileNotFoundError("no checkpoint ships with this package; name a checkpoint folder")
     _ready()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from solomonic.models import AdaptedLM, HybridLM, Memory, adapt
-from solomonic.models.memory import tensors
+from solomonic.models.memory import StoredTokens, tensors
 
 #: Outputs of the layers [B, T, d] each, and logits [B, T, vocabulary], in float64.
 Read = tuple[list[Tensor], Tensor]
@@ -67,7 +67,7 @@ class Explicit:
             return None
         if isinstance(value, Tensor):
             return memory.set(layer, part, noised(value, generator))
-        if "position" in value._fields and not bool((value.admitted > 0).any()):  # type: ignore[union-attr]
+        if isinstance(value, StoredTokens) and not bool((value.admitted > 0).any()):
             return None  # nothing is stored yet
         names = {"key", "value"} & set(value._fields) or set(value._fields)
         new = {

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM, LMOutput, Memory
-from solomonic.models.memory import tensors
+from solomonic.models.memory import cat_memories
 
 from .divergence import kl_bits
 from .edits import Edit, apply, as_interventions, check, hold
@@ -336,19 +336,6 @@ def _edited(memory: Memory, edits: Sequence[Edit], time: int, random: np.random.
         if e.time == time:
             memory = apply(e, memory, random)
     return memory
-
-
-def cat_memories(memories: Sequence[Memory]) -> Memory:
-    """Memories of the same shapes with their sequences one after another."""
-    layers = []
-    for i, layer in enumerate(memories[0].layers):
-        joined: dict[str, Any] = {}
-        for part, value in layer.items():
-            each = [tensors(memory.layers[i][part]) for memory in memories]
-            fields = [torch.cat(field) for field in zip(*each, strict=True)]
-            joined[part] = type(value)(*fields) if isinstance(value, tuple) else fields[0]
-        layers.append(joined)
-    return Memory(tuple(layers), memories[0].position)
 
 
 def as_answers(answers: Any, model: HybridLM | AdaptedLM, ids: Tensor) -> np.ndarray:

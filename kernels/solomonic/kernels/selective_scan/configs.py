@@ -33,7 +33,7 @@ _TABLE = {
     ("forward", 16): Config(32, 16, 4),
     ("forward", 64): Config(32, 8, 8),
     ("forward", 256): Config(16, 4, 8),
-    ("backward", 16): Config(32, 8, 4),
+    ("backward", 16): Config(32, 8, 8),
     ("backward", 64): Config(16, 4, 8),
     ("backward", 256): Config(16, 2, 8),
 }

@@ -42,6 +42,7 @@ _ZOO_LOOKS = {
     "deadbeat": Look("blue", "s", (0, (5, 1.5))),
     "fading": Look("orange", "^", (0, (1.2, 1.2))),
     "bmojo-f": Look("green", "D", (0, (6, 1.5, 1.2, 1.5))),
+    "bmojo": Look("purple", "p", "-"),
 }
 _OTHER_LOOKS = (
     Look("purple", "v", "-"),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from solomonic.models import HybridLM, bits_per_token, score
+from solomonic.models import HybridLM, bits_per_token, score, stdlib_corpus
 
 from ..bend import bend
 from ..fading import default_lags, fading
@@ -30,7 +30,7 @@ STEPS = ("trace", "retention", "fading", "bends", "layers", "split law", *MEMORY
 
 #: Windows that are traced for the retention of the state, those that are scored where there is no card, and those on
 #: which the Jacobians of single layers are taken.
-TRACED, SCORED, JACOBIANS = 12, 24, 8
+TRACED, SCORED, JACOBIANS = 12, 24, 6
 
 #: Lengths for which the bytes of the memory are given, tokens.
 LENGTHS = (512, 32768)
@@ -181,8 +181,8 @@ def _scores(subject: Subject, text: Text) -> tuple[float, Mapping[str, Any], Map
     from_card = frozenset(name for name, fine in good.items() if fine)
     if len(from_card) == len(good):
         return float(told["bits"]), told["position"], told["recall"], from_card
-    if text.corpus is not None:
-        found = score(model, text.corpus, context=text.ids.shape[1], most=SCORED)
+    if text.library:
+        found = score(model, stdlib_corpus(), context=text.ids.shape[1], most=SCORED)
         measured = (found["bits_per_byte"], found["bits_per_byte_by_position"], found["recall"])
     else:
         by_token = bits_per_token(model, text.ids[:SCORED]).mean(0).numpy()

@@ -33,7 +33,7 @@ def report(
     *,
     name: str | None = None,
     text: Any = None,
-    windows: int = 40,
+    windows: int = 32,
     length: int | None = None,
     memories: bool = True,
     rng: int | None = 0,

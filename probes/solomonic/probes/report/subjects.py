@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solomonic.models import Corpus, HybridLM, load, stdlib_corpus, zoo
+from solomonic.models import HybridLM, load, stdlib_validation, zoo
 
 from ..inputs import as_count, as_ids
 from .page import shown
@@ -38,11 +38,11 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Windows of token ids [prompts, T] and what they were taken from; the corpus where it is the library's own."""
+    """Windows of token ids [prompts, T] and what they were taken from; whether that is the standard library."""
 
     ids: Tensor
     source: str
-    corpus: Corpus | None = None
+    library: bool = False
 
 
 def subjects(models: Any, name: str | None = None) -> list[Subject]:
@@ -150,13 +150,10 @@ def text_for(given: list[Subject], text: Any, windows: int, length: int, rng: np
         data = np.frombuffer(text.encode() if isinstance(text, str) else bytes(text), dtype=np.uint8)
         starts = _starts(len(data), windows, length, rng, "text")
         return Text(_rows(data, starts, length), f"the caller's text of {len(data):,} bytes")
-    corpus = stdlib_corpus()
-    starts = _starts(len(corpus.validation_plain), windows, length, rng, "length")
-    return Text(
-        _rows(corpus.validation_plain, starts, length),
-        f"validation files of the Python standard library, {len(corpus.validation_plain):,} bytes",
-        corpus,
-    )
+    data = stdlib_validation()
+    starts = _starts(len(data), windows, length, rng, "length")
+    source = f"validation files of the Python standard library, {len(data):,} bytes"
+    return Text(_rows(data, starts, length), source, library=True)
 
 
 def _starts(size: int, windows: int, length: int, rng: np.random.Generator, name: str) -> np.ndarray:

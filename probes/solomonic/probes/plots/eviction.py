@@ -1,0 +1,70 @@
+"""What stored tokens are worth, against the score that they were stored for."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from ._style import PowerFormatter, axes, colour, layer_lines, legend, plain, variables
+
+_MARKERS = "os^Dv<>P"
+
+
+def eviction(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    r"""Draw the effect of every token against its innovation.
+
+    Parameters
+    ----------
+    result : Dataset
+        What :func:`solomonic.probes.eviction` returns.
+    ax : Axes or None
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    Axes
+        A mark for each token of each prompt, filled where it is stored; colour and shape say the layer. Divergences
+        stand on a log axis, from which those that are exactly 0 are left out; changes of the loss on a linear one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``result`` is no such Dataset.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> dims = ("layer", "prompt", "token")
+    >>> data = {"score": (dims, [[[3.0, 1.0]]]), "effect": (dims, [[[0.5, 0.01]]]), "stored": (dims, [[[True, False]]])}
+    >>> eviction(xr.Dataset(data, {"layer": [0]}, {"by": "kl"})).get_xlabel()
+    'innovation of the token'
+    """
+    variables(result, "score", "effect", "stored", "layer")
+    ax = axes(ax)
+    plain(ax)
+    divergence = result.attrs.get("by", "kl") == "kl"
+    for place, layer in enumerate(result["layer"].to_numpy()):
+        here = result.isel(layer=place)
+        score, effect, stored = (here[name].to_numpy().ravel() for name in ("score", "effect", "stored"))
+        tint = colour(layer_lines(place)[0])
+        for which, face, name in ((stored, tint, "stored"), (~stored, "none", "not stored")):
+            shown = which & (effect > 0) if divergence else which
+            ax.plot(
+                score[shown],
+                effect[shown],
+                linestyle="none",
+                marker=_MARKERS[place % len(_MARKERS)],
+                markersize=3.5,
+                color=tint,
+                markerfacecolor=face,
+                alpha=0.7,
+                label=f"layer {layer}, {name}",
+            )
+    if divergence and np.any(result["effect"].to_numpy() > 0):
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(PowerFormatter())
+    ax.set_xlabel("innovation of the token")
+    ax.set_ylabel("change of what follows, bits" if divergence else "loss without the token minus with it, bits")
+    legend(ax, loc="best")
+    return ax
