@@ -6,6 +6,7 @@ import torch
 
 from solomonic.models import adapt
 from solomonic.probes import load_dataset, lyapunov, save_dataset
+from solomonic.probes.lyapunov import _orthogonal
 
 from ..models.adapters.small import small
 from .small import small_model, tokens
@@ -90,3 +91,29 @@ def test_what_it_refuses():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_maps_whose_exponents_are_known():
+    """The orthogonalization on two maps, as nolds has them: logistic at r = 4, ln 2; Henon, 0.419 and sum ln 0.3.
+
+    Sprott, Chaos and Time-Series Analysis (2003), A.1.1 and A.2.1.
+    """
+
+    def exponents(state, step, jacobian, count=6_000):
+        tangents, total = [torch.eye(len(state), dtype=torch.float64)], np.zeros(len(state))
+        for k in range(-100, count):
+            tangents, grown = _orthogonal([tangents[0] @ jacobian(state).T], 1)
+            total += grown if k >= 0 else 0
+            state = step(state)
+        return total / count
+
+    def henon(state):
+        return np.array([1 - 1.4 * state[0] ** 2 + state[1], 0.3 * state[0]])
+
+    logistic = exponents(
+        np.array([0.1]), lambda x: 4 * x * (1 - x), lambda x: torch.tensor([[4 - 8 * x[0]]], dtype=torch.float64)
+    )
+    np.testing.assert_allclose(logistic, np.log(2), atol=2e-3)
+    both = exponents(np.zeros(2), henon, lambda x: torch.tensor([[-2.8 * x[0], 1.0], [0.3, 0.0]], dtype=torch.float64))
+    np.testing.assert_allclose(both[0], 0.419, atol=5e-3)
+    np.testing.assert_allclose(both.sum(), np.log(0.3), atol=1e-10)
