@@ -115,5 +115,5 @@ def test_maps_whose_exponents_are_known():
     )
     np.testing.assert_allclose(logistic, np.log(2), atol=2e-3)
     both = exponents(np.zeros(2), henon, lambda x: torch.tensor([[-2.8 * x[0], 1.0], [0.3, 0.0]], dtype=torch.float64))
-    np.testing.assert_allclose(both[0], 0.419, atol=5e-3)
+    np.testing.assert_allclose(both[0], 0.419, atol=0.02)  # 6000 steps: a standard error of about 0.008
     np.testing.assert_allclose(both.sum(), np.log(0.3), atol=1e-10)
