@@ -144,7 +144,7 @@ def steer(
     *,
     span: int = 16,
     steps: int = 4,
-    iterations: int = 60,
+    iterations: int = 30,
     tol: float = 1e-6,
 ) -> xr.Dataset:
     r"""The least change of the last embeddings that brings a state to a target, and what tokens make of it.
@@ -166,8 +166,9 @@ def steer(
         Number L of tokens at the end whose embeddings may move.
     steps : int, default 4
         Gauss-Newton steps at most; a step that does not come nearer is halved, and the last one found stays.
-    iterations : int, default 60
-        Iterations of LSMR for each step.
+    iterations : int, default 30
+        Iterations of LSMR for each step. More of them fit the linearised model better with a larger move, which is not
+        nearer where the model bends.
     tol : float, default 1e-6
         Relative gap at which to stop.
 
