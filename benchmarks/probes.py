@@ -33,7 +33,8 @@ def probes(name: str, length: int) -> dict[str, Callable[[], Any]]:
     model = load(name)
     text = stdlib_corpus().validation_plain
     many = torch.from_numpy(text[: WINDOWS * length].astype(np.int64)).view(WINDOWS, length)
-    one = many[0]
+    one, swapped = many[0], many[:2].clone()
+    swapped[:, length // 2 : length // 2 + 8] = many[2:4, length // 2 : length // 2 + 8]
     states = [i for i, parts in enumerate(model.empty_memory().layers) if "state" in parts]
     layer = states[-1] if states else None
     run = p.trace(model, one, attention=True)
@@ -53,6 +54,11 @@ def probes(name: str, length: int) -> dict[str, Callable[[], Any]]:
         "structures": lambda: p.structures(model, ids=one),
         "split_law": lambda: p.split_law(model, one),
         "distinguishability": lambda: p.distinguishability(model, many),
+        "innovations": lambda: p.innovations(model, many),
+        "sufficiency": lambda: p.sufficiency(model, many[:4, :-32], many[4:8, :-32]),
+        "extra_information": lambda: p.extra_information(model, many, part="residual"),
+        "fisher_information": lambda: p.fisher_information(model, many[:4]),
+        "causal_trace": lambda: p.causal_trace(model, many[:2], swapped, parts="all", controls=()),
     }
     if layer is not None:
         target = 1.02 * model(one[None]).memory.get(layer, "state")[0]  # type: ignore[index]
