@@ -56,7 +56,7 @@ def probes(name: str, length: int) -> dict[str, Callable[[], Any]]:
         "distinguishability": lambda: p.distinguishability(model, many),
         "innovations": lambda: p.innovations(model, many),
         "sufficiency": lambda: p.sufficiency(model, many[:4, :-32], many[4:8, :-32]),
-        "extra_information": lambda: p.extra_information(model, many, part="residual"),
+        "extra_information": lambda: p.extra_information(model, many, part="residual", folds=4),
         "fisher_information": lambda: p.fisher_information(model, many[:4]),
         "causal_trace": lambda: p.causal_trace(model, many[:2], swapped, parts="all", controls=()),
     }
