@@ -7,6 +7,7 @@ import numpy as np
 from .. import plots
 from . import readings, say
 from .compare import scores
+from .error_sections import error_blocks
 from .figures import Figures, described
 from .measure import Measured, verdict
 from .memory_sections import memory_blocks
@@ -21,6 +22,7 @@ def section(number: int, m: Measured, draw: Figures, window: int | None, several
     blocks += [
         *filter(None, found),
         *memory_blocks(key, m, draw),
+        *error_blocks(key, m, draw),
         _split(key, m, draw),
         *([] if several else scores([m], draw)),
     ]
