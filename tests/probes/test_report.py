@@ -248,6 +248,18 @@ def test_a_model_that_is_always_sure_has_no_section_of_errors(tmp_path):
     assert "Prediction errors" not in Page(written.read_text(encoding="utf-8")).text("h3")
 
 
+def test_what_is_stored_is_tested_for_models_that_store_tokens(tmp_path):
+    model = small_model("BMO-M2", bmojo_window=4, eidetic_tokens=4)
+    written = report(model, tmp_path, name="stores", text=tokens(2, 24), progress=False)
+    page = Page(written.read_text(encoding="utf-8"))
+    with xr.open_datatree(tmp_path / "stores.nc", engine="h5netcdf") as tree:
+        found = tree["eviction"].to_dataset().load()
+    assert (found.sizes["layer"], found.attrs["cut"], found.sizes["time"]) == (1, 12, 4)
+    assert "What is stored" in page.text("h3")
+    loss = found.set_loss.mean("prompt").sel(layer=0)
+    assert f"it is {float(loss.sel(choice='kept')):.3f} bits with what is kept" in page.text("p")
+
+
 def test_the_card_holds_each_number_with_its_interval(out, page):
     told = json.loads((out / "memory-card.json").read_text(encoding="utf-8"))
     assert told["format"] == "solomonic-memory-card"
@@ -412,4 +424,5 @@ def test_layers_without_a_reduced_matrix_are_left_out_and_named(tmp_path):
     text = Page(report(model, tmp_path / "out", text=tokens(2, 20), progress=False).read_text("utf-8")).text()
     for kind in ("Gated KalmaNet", "B'MOJO: one softmax over the last 4 inputs", "gated delta rule"):
         assert kind in text
+    assert "What it stores was not tested" in text
     assert "Layers of GKA, BMO and GDN have no such reduced matrix and are left out here." in text

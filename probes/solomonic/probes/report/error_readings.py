@@ -14,9 +14,11 @@ _LEVEL = 0.05
 def p_value(value: float) -> str:
     """A p-value as one says it.
 
-    >>> [p_value(v) for v in (0.002, 0.318, 1.0)]
-    ['p = 0.002', 'p = 0.32', 'p = 1']
+    >>> [p_value(v) for v in (0.002, 0.318, 1.0, float("nan"))]
+    ['p = 0.002', 'p = 0.32', 'p = 1', 'no p-value']
     """
+    if np.isnan(value):
+        return "no p-value"
     return f"p = {value:.3f}" if value < 0.01 else f"p = {float(f'{value:.2g}'):g}"
 
 
