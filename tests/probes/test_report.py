@@ -15,7 +15,7 @@ import xarray as xr
 
 from solomonic.models import HybridConfig, HybridLM, save
 from solomonic.probes import report
-from solomonic.probes.report import readings, say
+from solomonic.probes.report import error_readings, readings, say
 from solomonic.probes.report.svg import inline, standalone
 
 from .small import small_model, tokens
@@ -209,16 +209,55 @@ def test_every_probe_of_the_memories_has_its_section_and_figures(out, page):
         "Through which memory it remembers", "What can be seen of its state, and moved",
         "What it holds and does not say", "Which memories can be told apart", "Where it can be steered",
         "How small a state would do", "What selecting adds", "Its heads as realizations", "What was not measured",
+        "Prediction errors",
     ):  # fmt: skip
         assert title in titles, title
     groups = {
         "effective_state", "receptive_field", "memory_curve", "decay_law", "fading_by_memory", "observability",
         "controllability", "unsaid", "distinguishability", "empirical_gramians", "steer", "compression", "sensitivity",
-        "lyapunov", "structures",
+        "lyapunov", "structures", "innovations",
     }  # fmt: skip
     with xr.open_datatree(out / "bmojo-f.nc", engine="h5netcdf") as tree:
         assert groups <= set(tree.children)
     assert "It has no state space state" in page.text("p")
+
+
+def test_prediction_errors_are_told_in_numbers(out, page):
+    said = page.text("p")
+    for name, each in json.loads((out / "summary.json").read_text(encoding="utf-8"))["models"].items():
+        with xr.open_datatree(out / each["file"], engine="h5netcdf") as tree:
+            found = tree["innovations"].to_dataset().load()
+        assert each["errors"]["p_value"] == float(found.p_value.sel(test="redraw"))
+        assert each["errors"]["ece"] == float(found.ece)
+        first, fair = float(found.autocorrelation[0]), float(found.ece_calibrated)
+        assert f"has the correlation {error_readings.signed(first)} with" in said, name
+        assert f"is {say.small(fair)}, so this is" in said, name
+
+
+def test_one_short_window_has_prediction_errors_without_intervals(tmp_path):
+    written = report(small_model("M2"), tmp_path, text=tokens(1, 8), memories=False, progress=False)
+    said = Page(written.read_text(encoding="utf-8")).text("p")
+    assert "Over one window the error of a prediction" in said
+    assert "nan" not in said
+
+
+def test_a_model_that_is_always_sure_has_no_section_of_errors(tmp_path):
+    model = small_model("M2")
+    model.lm_head.weight.mul_(1e6)
+    written = report(model, tmp_path, text=tokens(2, 12), memories=False, progress=False)
+    assert "Prediction errors" not in Page(written.read_text(encoding="utf-8")).text("h3")
+
+
+def test_what_is_stored_is_tested_for_models_that_store_tokens(tmp_path):
+    model = small_model("BMO-M2", bmojo_window=4, eidetic_tokens=4)
+    written = report(model, tmp_path, name="stores", text=tokens(2, 24), progress=False)
+    page = Page(written.read_text(encoding="utf-8"))
+    with xr.open_datatree(tmp_path / "stores.nc", engine="h5netcdf") as tree:
+        found = tree["eviction"].to_dataset().load()
+    assert (found.sizes["layer"], found.attrs["cut"], found.sizes["time"]) == (1, 12, 4)
+    assert "What is stored" in page.text("h3")
+    loss = found.set_loss.mean("prompt").sel(layer=0)
+    assert f"it is {float(loss.sel(choice='kept')):.3f} bits with what is kept" in page.text("p")
 
 
 def test_the_card_holds_each_number_with_its_interval(out, page):
@@ -385,4 +424,5 @@ def test_layers_without_a_reduced_matrix_are_left_out_and_named(tmp_path):
     text = Page(report(model, tmp_path / "out", text=tokens(2, 20), progress=False).read_text("utf-8")).text()
     for kind in ("Gated KalmaNet", "B'MOJO: one softmax over the last 4 inputs", "gated delta rule"):
         assert kind in text
+    assert "What it stores was not tested" in text
     assert "Layers of GKA, BMO and GDN have no such reduced matrix and are left out here." in text

@@ -21,12 +21,14 @@ from ..retention import retention
 from ..split_law import split_law
 from ..structure import has_structure, structure
 from ..trace import trace
+from .errors import STEPS as ERROR_STEPS
+from .errors import measure_errors
 from .memories import STEPS as MEMORY_STEPS
 from .memories import measure_memories
 from .subjects import Subject, Text, look_up
 
 #: Steps of the measurement of one model, for a progress bar.
-STEPS = ("trace", "retention", "fading", "bends", "layers", "split law", *MEMORY_STEPS, "bits")
+STEPS = ("trace", "retention", "fading", "bends", "layers", "split law", *ERROR_STEPS, *MEMORY_STEPS, "bits")
 
 #: Windows that are traced for the retention of the state, those that are scored where there is no card, and those on
 #: which the Jacobians of single layers are taken.
@@ -97,6 +99,8 @@ def measure(
     clock("split law")
     tokens = ids[:1, : split_length(subject, ids.shape[1])]
     data["split_law"] = split_law(model, tokens, splits=some_splits(subject, tokens.shape[1]))
+    clock(ERROR_STEPS[0])
+    data |= measure_errors(model, ids, rng=rng)
     if memories:
         structured = all(f"structure_{layer}" in data for layer in range(len(model.config.pattern)))
         data |= measure_memories(model, ids, data["fading"], rng=rng, step=clock, structured=structured)

@@ -28,9 +28,17 @@ from ..structures import structures
 from ..taps import has_fading_tokens, layer_window, state_kind
 from ..trace import trace
 from ..unsaid import unsaid
+from .stored import measure_stored
 
 #: Steps of this part of the measurement, for a progress bar.
-STEPS = ("use of the memory", "paths through the memory", "what is seen", "smaller states", "derivatives")
+STEPS = (
+    "use of the memory",
+    "paths through the memory",
+    "what is seen",
+    "smaller states",
+    "derivatives",
+    "stored tokens",
+)
 
 #: Windows that are traced with their registers, those whose influence is split, those in which the state is looked for
 #: in the logits, those whose memories are told apart, and those that smaller states are balanced and scored on.
@@ -88,6 +96,8 @@ def measure_memories(
     data["sensitivity"] = sensitivity(model, ids[:1], projections=4, rng=rng)
     segment = max(1, min(32, steps // 8))
     data["lyapunov"] = lyapunov(model, ids[0], segment=segment, rng=rng)
+    step(STEPS[5])
+    data |= measure_stored(model, ids, rng=rng)
     return data
 
 

@@ -43,8 +43,8 @@ def report(
 
     The page has the fading curves :math:`F(\tau) = \mathrm{KL}(p \,\|\, p')` of all models on one pair of axes, and for
     each model its fading curve, the retention and half-lives of its state, the attention on fading tokens, the
-    structure of its layers and heads, how much of its memories is used, seen, moved and needed, the split law, and bits
-    by position and by distance. A table holds the numbers that a model card can quote.
+    structure of its layers and heads, how much of its memories is used, seen, moved and needed, its prediction errors,
+    the split law, and bits by position and by distance. A table holds the numbers that a model card can quote.
 
     Parameters
     ----------
@@ -214,6 +214,13 @@ def summary_of(m: Measured) -> Mapping[str, Any]:
         out["edges"] = found["edge"].to_numpy().tolist()
         for key in ("slope", "slope_interval", "slope_change", "slope_change_interval", "step", "step_interval"):
             out[key] = found[key].to_numpy().tolist()
+    if "innovations" in m.data:
+        found = m.data["innovations"]
+        out["errors"] = {
+            "autocorrelation": found["autocorrelation"].to_numpy().tolist(),
+            "p_value": float(found["p_value"].sel(test="redraw")),
+            **{key: float(found[key]) for key in ("ece", "ece_calibrated", "ece_p_value")},
+        }
     if "retention" in m.data:
         out["half_life"] = m.data["retention"]["half_life"].to_numpy().tolist()
         out["half_life_layers"] = m.data["retention"]["layer"].to_numpy().tolist()

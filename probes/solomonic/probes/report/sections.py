@@ -7,10 +7,12 @@ import numpy as np
 from .. import plots
 from . import readings, say
 from .compare import scores
+from .error_sections import error_blocks
 from .figures import Figures, described
 from .measure import Measured, verdict
 from .memory_sections import memory_blocks
 from .page import Block, ModelPart, Point, Table
+from .stored_sections import stored_blocks
 from .subjects import look_up
 
 
@@ -21,6 +23,8 @@ def section(number: int, m: Measured, draw: Figures, window: int | None, several
     blocks += [
         *filter(None, found),
         *memory_blocks(key, m, draw),
+        *stored_blocks(key, m, draw),
+        *error_blocks(key, m, draw),
         _split(key, m, draw),
         *([] if several else scores([m], draw)),
     ]
