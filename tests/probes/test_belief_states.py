@@ -91,7 +91,7 @@ def test_random_weights_are_not_above_random_weights(rows):
     assert np.abs(gaps).max() < 0.1
 
 
-def test_parts_that_grow_are_left_out_and_models_without_a_control_are_nan(rows, tmp_path):
+def test_parts_that_grow_are_left_out_and_models_of_transformers_have_a_control(rows, tmp_path):
     found = belief_states(small_model("*-M2", vocab_size=3), rows.ids, rows.beliefs, samples=4, resamples=99)
     assert found.attrs["left_out"] == "kv"
     assert found.source.values.tolist() == ["conv", "state", "residual"]
@@ -104,11 +104,12 @@ def test_parts_that_grow_are_left_out_and_models_without_a_control_are_nan(rows,
         pad_token_id=0, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model, other = (transformers.Mamba2ForCausalLM(config).eval().requires_grad_(False) for _ in range(2))
+    before = torch.random.get_rng_state()
     options = {"samples": 3, "resamples": 99}
     found = belief_states(model, rows.ids, rows.beliefs, **options)
     assert found.source.values.tolist() == ["conv", "state"]
-    assert np.isnan(found.r2.sel(control="random weights")).all()
-    assert np.isnan(found.above_random_p_value).all()
+    assert np.isfinite(found.above_random).all()
+    assert torch.equal(torch.random.get_rng_state(), before)
     assert np.isfinite(belief_states(model, rows.ids, rows.beliefs, control=other, **options).above_random).all()
 
 

@@ -14,6 +14,7 @@ from solomonic.models import AdaptedLM, HybridLM
 from .inputs import as_count, as_ids, as_layers, as_level, as_model, as_rng
 from .labelled import fingerprint, provenance, units
 from .linear_read import explained, held_out_errors
+from .random_weights import random_model
 from .significance import paired_test
 from .snapshots import snapshots, sources
 from .statistics import bootstrap_interval
@@ -66,8 +67,7 @@ def belief_states(
     layers : int or iterable of int, optional
         The layers; all by default.
     control : model, optional
-        The same architecture with random weights. Of a HybridLM one is made by default; of other models, without one,
-        its numbers are NaN.
+        The same architecture with random weights; one is made by default.
     samples : int, default 16
         Places in the second half of each text.
     folds : int, default 5
@@ -137,7 +137,7 @@ def belief_states(
     times = np.unique(np.linspace(length // 2, length - 1, samples).round().astype(np.int64))
     wanted = sources(model, chosen)
     own, _ = snapshots(model, texts, times, wanted)
-    random = {} if other is None else snapshots(other, texts, times, wanted)[0]
+    random = snapshots(other, texts, times, wanted)[0]
     names = list(dict.fromkeys(part for _, part in own))
     shift = 1 + int(generator.integers(prompts - 1))
     true, shuffled = (v[:, times].reshape(-1, eta.shape[2]) for v in (eta, np.roll(eta, shift, 0)))
@@ -180,7 +180,7 @@ def belief_states(
     coords = {"layer": list(chosen), "source": names, "control": list(_CONTROLS), "bound": ["lower", "upper"]}
     arguments = {"ids": texts, "beliefs": eta, "layers": chosen, "samples": samples, "folds": folds}
     arguments |= {"confidence": confidence, "resamples": resamples}
-    arguments |= {"control": None if other is None else fingerprint(other)}
+    arguments |= {"control": fingerprint(other)}
     attrs = {
         **provenance("belief_states", model=model, arguments=arguments, seed=seed),
         "left_out": " ".join(sorted({part for _, part in wanted} - set(names))),
@@ -204,13 +204,10 @@ def _as_beliefs(beliefs: Any, prompts: int, length: int) -> np.ndarray:
     return value
 
 
-def _control(model: HybridLM | AdaptedLM, control: Any, generator: np.random.Generator) -> HybridLM | AdaptedLM | None:
-    """The control that was given, or a HybridLM with random weights; None where neither is there."""
+def _control(model: HybridLM | AdaptedLM, control: Any, generator: np.random.Generator) -> HybridLM | AdaptedLM:
+    """The control that was given, or a model with random weights."""
     if control is None:
-        if not isinstance(model, HybridLM):
-            return None
-        like = next(model.parameters())
-        return HybridLM(model.config, rng=generator).to(device=like.device, dtype=like.dtype)
+        return random_model(model, generator)
     other = as_model(control, name="control")
     shapes = [{name: tuple(v.shape) for name, v in each.named_parameters()} for each in (model, other)]
     if shapes[0] != shapes[1]:
