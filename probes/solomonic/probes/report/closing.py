@@ -8,8 +8,10 @@ from typing import Any
 
 from ..labelled import versions
 from . import say
+from .errors import PREDICTED
 from .measure import JACOBIANS, TRACED, Measured
 from .page import Block, Point, Table
+from .stored import AHEAD, WINDOWS
 from .subjects import Text, look_up
 
 _LIMITS = (
@@ -53,7 +55,19 @@ def method(models: Sequence[Measured], text: Text, prompts: int, length: int, un
             "On the first window, 3W + 5 tokens of it where there is a window W: splits at every eighth token and "
             "around W, 2W and the ends."
         ),
+        "Prediction errors": (
+            f"On {PREDICTED} windows at most. Tokens are drawn from the model's own predictions, and the errors that "
+            "they would have made tell how correlated errors are, and how far confidence is from accuracy, by chance."
+        ),
+        "What is stored": (
+            f"On {WINDOWS} windows at most, in the first and the last layer that stores tokens, up to {AHEAD} tokens "
+            "ahead, with stored tokens taken out one at a time and others put in the place of the one of lowest "
+            "innovation. Signs of whole windows are flipped for the p-value."
+        ),
     }  # fmt: skip
+    for name, probe in (("Prediction errors", "innovations"), ("What is stored", "eviction")):
+        if not any(probe in m.data for m in models):
+            del points[name]
     if not any("retention" in m.data for m in models):
         del points["Retention"]
     return Block("method", "What was measured, and how", points=[Point(name, said) for name, said in points.items()])
