@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import xarray as xr
 from torch import Tensor
 
 from solomonic.models import HybridLM
 
 from ..innovations import innovations
+
+logger = logging.getLogger("solomonic")
 
 #: Steps of this part of the measurement, for a progress bar.
 STEPS = ("prediction errors",)
@@ -21,5 +25,6 @@ def measure_errors(model: HybridLM, ids: Tensor, *, rng: int) -> dict[str, xr.Da
     lags = min(LAGS, ids.shape[1] - 2)
     try:
         return {"innovations": innovations(model, ids[:PREDICTED], lags=lags, rng=rng)}
-    except ValueError:  # a model that is sure of nearly every token has too few errors to test
+    except ValueError as error:  # a model that is sure of nearly every token has too few errors to test
+        logger.warning("report: prediction errors were not measured: %s", error)
         return {}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import xarray as xr
 from torch import Tensor
 
 from solomonic.models import HybridLM
 
 from ..eviction import eviction
+
+logger = logging.getLogger("solomonic")
 
 #: Windows whose memories are changed, tokens that are read on with them, layers, and changed memories in one call.
 WINDOWS, AHEAD, LAYERS, AT_ONCE = 6, 8, 2, 32
@@ -28,7 +32,8 @@ def measure_stored(model: HybridLM, ids: Tensor, *, rng: int) -> dict[str, xr.Da
     some = ids[:WINDOWS, : cut + ahead]
     try:
         found = eviction(model, some, cut=cut, layers=layers, hold=False, batch_size=AT_ONCE, rng=rng)
-    except ValueError:  # nothing was stored in one of the windows, or nothing that is stored changes a logit
+    except ValueError as error:  # nothing was stored in one of the windows, or nothing that is stored changes a logit
+        logger.warning("report: what is stored was not measured: %s", error)
         return {}
     return {"eviction": found}
 
