@@ -343,9 +343,9 @@ def test_bfloat16_and_several_layers():
 def test_what_it_refuses():
     model, ids = bmo("BMO-SWA"), tokens(2, 30)
     damaged = bmo("BMO")
-    damaged.model.embed_tokens.weight[3] = torch.nan  # type: ignore[index,union-attr]
+    damaged.get_parameter("model.embed_tokens.weight")[3] = torch.nan
     deaf = bmo("BMO")
-    deaf.model.layers[0].bmojo.bmojo_attn.o_proj.weight.zero_()  # type: ignore[index,union-attr]
+    deaf.get_parameter("model.layers.0.bmojo.bmojo_attn.o_proj.weight").zero_()
     nothing = torch.full((2, 30), -100)
     for call, error, message in (
         (lambda: eviction(small_model("BMF"), ids), ValueError, "BMO layers that store tokens.*this one is BMF"),

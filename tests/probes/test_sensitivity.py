@@ -88,7 +88,7 @@ def test_lags_layers_and_files(tmp_path):
 def test_what_it_refuses():
     model = small_model("M2-SWA")
     nan = small_model("M2")
-    nan.model.embed_tokens.weight[3] = torch.nan  # type: ignore[index,union-attr]
+    nan.get_parameter("model.embed_tokens.weight")[3] = torch.nan
     for call, error, message in (
         (lambda: sensitivity(adapt(small("mamba2")), tokens(1, 8)), TypeError, "expected a HybridLM.*controllability"),
         (lambda: sensitivity(model, tokens(1, 1)), ValueError, "at least 2 tokens"),
