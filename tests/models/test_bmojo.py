@@ -121,6 +121,17 @@ def test_without_stored_tokens_it_is_bmojo_f():
         with_eidetic(small_model("mamba2"), 3)
 
 
+@pytest.mark.parametrize("name", ["bmojo-f", *BMO])
+def test_another_budget_shares_parameters_and_leaves_them_frozen(name):
+    model = small_model(name)
+    model.requires_grad_(False)
+    trained = next(model.layers[0].mixer.parameters()).requires_grad_(True)
+    other = with_eidetic(model, 3)
+    assert [p for p in model.parameters() if p.requires_grad] == [trained]
+    assert [p.data_ptr() for p in other.parameters() if p.requires_grad] == [trained.data_ptr()]
+    assert {p.data_ptr() for p in other.parameters()} == {p.data_ptr() for p in model.parameters()}
+
+
 @pytest.mark.parametrize("name", BMO)
 def test_memory_stops_growing(name):
     model = small_model(name)

@@ -218,8 +218,9 @@ def with_eidetic(model: HybridLM, tokens: int, *, span: int | None = None, norm:
     )
     with torch.device("meta"):
         out = HybridLM(config)
-    out.load_state_dict(
-        {name.replace(".bmojo_f.", ".bmojo."): value for name, value in model.state_dict(keep_vars=True).items()},
-        assign=True,
-    )
+    given = {name.replace(".bmojo_f.", ".bmojo."): value for name, value in model.state_dict(keep_vars=True).items()}
+    # Assigning gives the shared parameters the flag of those they replace, which would thaw what is frozen.
+    for name, parameter in out.named_parameters(remove_duplicate=False):
+        parameter.requires_grad_(given[name].requires_grad)
+    out.load_state_dict(given, assign=True)
     return out.train(model.training)

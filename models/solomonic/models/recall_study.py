@@ -64,7 +64,7 @@ class RecallStudy:
     length, window : int
         Tokens of a row, and W of every window.
     pairs : tuple of int
-        How many pairs of key and value a row has, from easy to hard.
+        How many pairs of key and value a row has; the initial decays are chosen with the first of them.
     seeds : tuple of int
         Of weights and rows; each is a run.
     models : tuple of str
@@ -88,7 +88,7 @@ class RecallStudy:
 
     length: int = 64
     window: int = 8
-    pairs: tuple[int, ...] = (4, 8)
+    pairs: tuple[int, ...] = (4, 2, 8)
     seeds: tuple[int, ...] = (0, 1, 2)
     models: tuple[str, ...] = tuple(name for name in STUDIED if name != "gdn")
     decays: tuple[str, ...] = ("slow", "default")
