@@ -2,7 +2,8 @@
 
 The first walks forwards, makes the states again and gives the gradient of C and the products dy_t . y_t. The others
 walk backwards with the gradient of the state; one gives the gradient of B, one that of x and all the rest. In each
-the state is the first factor of its products, an operand that never leaves the registers.
+the state is the first factor of its products, an operand that never leaves the registers. A tile is loaded where it is
+first read: fewer tiles are then held at a time.
 
 The gradient of a running log decay is
 
@@ -72,18 +73,18 @@ def backward_C_kernel(
         )
         xt = load_tile(x_p + start * x_t, q, x_t, p, P, end, UP)
         dy = load_tile(dy_p + start * H * P, q, H * P, p, P, end, UP)
-        Bt = load_tile(B_p + start * B_t, q, B_t, n, N, end, UP)
-        Ct = load_tile(C_p + start * C_t, q, C_t, n, N, end, UP)
         # Tiles are transposed: row s is the token that is written, column t the one that reads.
         keep = q[:, None] <= q[None, :]
         if RESET:
             keep = keep & (seg[:, None] == seg[None, :])
         tile = tl.where(keep, tl.exp2(tl.minimum(c[None, :] - c[:, None], 0.0)), 0.0) * dt[:, None]
         tile *= tl.dot(xt, tl.trans(dy), out_dtype=ACC, input_precision=PRECISION)
-        scores = tl.dot(Bt, tl.trans(Ct), out_dtype=ACC, input_precision=PRECISION)
-        products = tl.sum(tile * scores, 0)
         read = tl.dot(h.to(LOW), tl.trans(dy), out_dtype=ACC, input_precision=PRECISION) * e[None, :]
-        products += tl.sum(read * tl.trans(Ct).to(ACC), 0)
+        Ct = load_tile(C_p + start * C_t, q, C_t, n, N, end, UP)
+        products = tl.sum(read * tl.trans(Ct).to(ACC), 0)
+        Bt = load_tile(B_p + start * B_t, q, B_t, n, N, end, UP)
+        scores = tl.dot(Bt, tl.trans(Ct), out_dtype=ACC, input_precision=PRECISION)
+        products += tl.sum(tile * scores, 0)
         read += tl.dot(tl.trans(Bt), tile.to(LOW), out_dtype=ACC, input_precision=PRECISION)
         dC_at = dC_p + start * H * N + q[None, :] * (H * N) + n[:, None]
         tl.store(dC_at, read.to(dC_p.dtype.element_ty), mask=(q[None, :] < end) & (n[:, None] < N))
@@ -137,7 +138,6 @@ def backward_B_kernel(
         )
         xt = load_tile(x_p + start * x_t, q, x_t, p, P, end, UP)
         dy = load_tile(dy_p + start * H * P, q, H * P, p, P, end, UP)
-        Ct = load_tile(C_p + start * C_t, q, C_t, n, N, end, UP)
         # Row t is the token that reads, column s the one that is written.
         keep = q[:, None] >= q[None, :]
         if RESET:
@@ -145,6 +145,7 @@ def backward_B_kernel(
         tile = tl.where(keep, tl.exp2(tl.minimum(c[:, None] - c[None, :], 0.0)), 0.0)
         tile *= tl.dot(dy, tl.trans(xt), out_dtype=ACC, input_precision=PRECISION)
         dB = tl.dot(dh.to(LOW), tl.trans(xt), out_dtype=ACC, input_precision=PRECISION) * w[None, :]
+        Ct = load_tile(C_p + start * C_t, q, C_t, n, N, end, UP)
         dB += tl.dot(tl.trans(Ct), tile.to(LOW), out_dtype=ACC, input_precision=PRECISION)
         dB *= dt[None, :]
         dB_at = dB_p + start * H * N + q[None, :] * (H * N) + n[:, None]
@@ -213,8 +214,6 @@ def backward_x_kernel(
         dt, c, seg, cut, cuts, e, w, g = decays(  # type: ignore[misc]
             dt_p + start * dt_t, dt_t, reset_p + start if RESET else reset_p, q, end, rate, RESET, ACC
         )
-        xt = load_tile(x_p + start * x_t, q, x_t, p, P, end, UP)
-        dy = load_tile(dy_p + start * H * P, q, H * P, p, P, end, UP)
         Bt = load_tile(B_p + start * B_t, q, B_t, n, N, end, UP)
         Ct = load_tile(C_p + start * C_t, q, C_t, n, N, end, UP)
         # Tiles are not transposed: row t is the token that reads, column s the one that is written.
@@ -224,7 +223,9 @@ def backward_x_kernel(
         tile = tl.where(keep, tl.exp2(tl.minimum(c[:, None] - c[None, :], 0.0)), 0.0)
         tile *= tl.dot(Ct, tl.trans(Bt), out_dtype=ACC, input_precision=PRECISION)
         du = tl.dot(dh.to(LOW), tl.trans(Bt), out_dtype=ACC, input_precision=PRECISION) * w[None, :]
+        dy = load_tile(dy_p + start * H * P, q, H * P, p, P, end, UP)
         du += tl.dot(tl.trans(dy), tile.to(LOW), out_dtype=ACC, input_precision=PRECISION)
+        xt = load_tile(x_p + start * x_t, q, x_t, p, P, end, UP)
         xdu = tl.sum(du * tl.trans(xt).to(ACC), 0)
         dx = du * dt[None, :]
         if DIRECT:
