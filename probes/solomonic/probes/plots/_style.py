@@ -222,6 +222,30 @@ def bands(ax: Axes, layers: np.ndarray, heads: int) -> np.ndarray:
     return where
 
 
+def bounds(result: xr.Dataset, name: str, *dims: str, **chosen: Any) -> np.ndarray | None:
+    """Lower and upper bound [2, ...] of an interval, its dims in that order and some of them chosen; None without."""
+    if name not in result:
+        return None
+    return result[name].sel(bound=["lower", "upper"], **chosen).transpose("bound", *dims).to_numpy()
+
+
+def shade(ax: Axes, x: np.ndarray, limits: np.ndarray | None, tint: Any) -> None:
+    """The light band of a curve's interval, where it is known."""
+    if limits is None or not np.isfinite(limits).all(0).any():
+        return
+    low, high = limits
+    ax.fill_between(x, low, high, where=np.isfinite(limits).all(0), color=tint, alpha=0.16, linewidth=0)
+
+
+def whiskers(ax: Axes, at: Any, limits: np.ndarray | None, tint: Any, *, across: bool = False, **style: Any) -> None:
+    """Thin bars of the intervals of points, upright or ``across``, where they are known."""
+    if limits is None or not np.isfinite(limits).all(0).any():
+        return
+    known = np.isfinite(limits).all(0)
+    draw = ax.hlines if across else ax.vlines
+    draw(np.asarray(at)[known], *limits[:, known], **{"color": tint, "linewidth": 1.1, "alpha": 0.75, **style})
+
+
 def sparse(x: np.ndarray, count: int = 12, shift: float = 0.0) -> list[int]:
     """Indices of about ``count`` values spread evenly in their logarithm: where to put markers."""
     where = np.log(np.maximum(x, 1e-300))
