@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from ..edit import EditResult
 from ..statistics import bootstrap_interval
-from ._style import axes, bounds, colour, layer_lines, legend, plain, shade, variables
+from ._style import axes, bounds, colour, keep_curves_large, layer_lines, legend, plain, shade, variables
 
 _VALUES = {"kl": "change of the prediction, bits", "effect": "effect on the logit difference, nats"}
 
@@ -69,6 +69,8 @@ def edit(
             limits = bootstrap_interval(shown, method="studentized", confidence=confidence or 0.95, rng=0)
             shade(ax, lag, np.maximum(limits, 0.0) if value == "kl" else limits, colour(tint))
         ax.plot(lag, shown.mean(0), color=colour(tint), linestyle=style, linewidth=1.4, label=str(name))
+    means = np.concatenate([np.zeros(1), *(np.nanmean(v[:, time > s], 0) for v, s in zip(table, starts, strict=True))])
+    keep_curves_large(ax, float(means.max()), float(means.min()))
     ax.axhline(0.0, color=colour("ink"), linewidth=0.6, alpha=0.5)
     ax.set_xlabel("tokens after the edit")
     ax.set_ylabel(_VALUES[value])

@@ -66,6 +66,7 @@ def fading_by_memory(result: xr.Dataset, *, stacked: bool = True, ax: Axes | Non
     lag = result["lag"].to_numpy()
     log_lags(ax, float(lag[-1]), smallest=float(lag[0]))
     below = np.zeros(lag.size)
+    barred = [row for row in range(len(share) - 1) if (share[row] > _THIN).any()]
     for row, (name, each) in enumerate(zip(result["part"].to_numpy(), share, strict=True)):
         tint, hatch = _LOOKS.get(str(name), ("ink", "++"))
         above = below + each
@@ -79,10 +80,10 @@ def fading_by_memory(result: xr.Dataset, *, stacked: bool = True, ax: Axes | Non
             linewidth=0.6,
             label=str(name).replace("_", " "),
         )
-        if limits is not None and row < len(share) - 1:
-            moved = lag * 1.03 ** (row - (len(share) - 2) / 2)  # beside those of the other parts
+        if limits is not None and row in barred:
+            moved = lag * 1.025 ** (barred.index(row) - (len(barred) - 1) / 2)  # beside those of the other parts
             ends = np.where(each > _THIN, np.clip(below + limits[:, row], 0, 1), np.nan)
-            whiskers(ax, moved, ends, colour("ink"), linewidth=0.9, alpha=0.9, zorder=4)
+            whiskers(ax, moved, ends, colour("ink"), linewidth=0.9, zorder=4)
         below = above
     ax.set_ylim(0, 1)
     ax.set_ylabel("share of the influence")

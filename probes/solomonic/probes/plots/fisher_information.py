@@ -62,7 +62,7 @@ def fisher_information(
     kinds = list(dict.fromkeys(result["kind"].to_numpy().tolist()))
     path = "checkpoint" in data.dims
     layers = np.unique(result["layer"].to_numpy())
-    for kind, look in looks(kinds).items():
+    for number, (kind, look) in enumerate(looks(kinds).items()):
         inside = result["kind"].to_numpy() == kind
         size = result["size"].to_numpy()[inside]
         chosen = data.isel(block=np.flatnonzero(inside))
@@ -73,7 +73,8 @@ def fisher_information(
             limits = bounds(result, f"{value}_group_interval", "checkpoint", **here, group=kind)
             limits = None if limits is None else limits / size.sum()
         else:
-            x = np.searchsorted(layers, result["layer"].to_numpy()[inside])
+            beside = 0.3 * ((number + 0.5) / len(kinds) - 0.5)  # bars side by side
+            x = np.searchsorted(layers, result["layer"].to_numpy()[inside]) + beside
             y = chosen.to_numpy() / size
             own = "fisher_mean_interval" if value == "fisher" else f"{value}_interval"
             limits = bounds(result, own, "block", **here)

@@ -52,7 +52,7 @@ def retention(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         tint, line = layer_lines(number)
         limits = None if many else bounds(result, "retention_interval", "head", "lag", layer=layer)
         for each in [] if limits is None else np.moveaxis(limits, 1, 0):
-            shade(ax, lag[shown], each[:, shown], colour(tint))
+            shade(ax, lag[shown], each[:, shown], colour(tint), alpha=0.09)
         curves = share.sel(layer=layer).to_numpy()
         for i, curve in enumerate(np.nanmedian(curves, 0, keepdims=True) if many else curves):
             if np.isfinite(curve).any():
