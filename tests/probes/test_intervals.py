@@ -4,6 +4,7 @@ All that is public is run on tiny models and looked through, so that a new probe
 """
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -352,6 +353,16 @@ def test_exponents_have_intervals_from_their_segments():
     assert np.isnan(gone.exponent_interval).all()
 
 
+def test_the_example_of_the_page_runs():
+    """Several texts through a probe of one text, as the documentation has it."""
+    page = (Path(__file__).parents[2] / "docs" / "probes" / "state.md").read_text(encoding="utf-8")
+    code = page.split("<!-- runs in the tests -->\n```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, "state.md", "exec"), names)
+    assert names["share"].shape == (5,)
+    assert names["low"] < names["share"].mean() < names["high"]
+
+
 # ---------------------------------------------------------------- plots
 #: What each plot draws: the Dataset of a probe here, or the example of the tests of the plots.
 DRAWN_FROM = {
@@ -389,7 +400,7 @@ PLAIN = {
 }
 
 
-def shown(ax) -> list[tuple]:
+def shown(ax) -> list[str]:
     """What is drawn, each with its extent."""
     found: list[tuple] = []
     for each in ax.get_children():

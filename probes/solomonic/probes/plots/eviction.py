@@ -99,5 +99,4 @@ def _means(ax: Axes, result: xr.Dataset, divergence: bool) -> None:
                 color=tint,
                 markerfacecolor=face,
             )
-    where = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    ax.annotate("means", (1.03, 1.0), xytext=(0, 3), fontsize="small", **where)
+    ax.text(1.03, 1.02, "means", transform=ax.transAxes, fontsize="small", parse_math=False)
