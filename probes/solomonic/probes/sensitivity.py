@@ -15,7 +15,7 @@ from solomonic.models import HybridLM
 
 from .inputs import as_count, as_ids, as_lags, as_level, as_rng, state_layers
 from .labelled import provenance, units
-from .over_prompts import prompt_interval, ratio_of_means, root_mean
+from .over_prompts import prompt_interval, ratio_of_means, root_mean_interval
 from .products import embedding_table, replaced_embeddings
 
 __all__ = ["sensitivity"]
@@ -84,8 +84,9 @@ def sensitivity(
         Dims jacobian ("full", "frozen"), target ("layer 0", ..., "logits"), prompt, lag, bound.
 
         - ``norm`` (jacobian, target, prompt, lag); ``norm_mean`` (jacobian, target, lag), root mean square over
-          prompts; ``ratio`` (target, lag), full over frozen. ``norm_mean_interval`` and ``ratio_interval`` redraw
-          prompts and compute the same again; NaN for one prompt.
+          prompts; ``ratio`` (target, lag), full over frozen. ``norm_mean_interval`` is the root of the studentized
+          interval of the mean square, with no upper end for fewer than four prompts; ``ratio_interval`` computes the
+          ratio anew for redrawn prompts. Both are NaN for one prompt.
 
         Attributes: provenance with the seed and checks: ``gates``, how many tensors were held fixed.
 
@@ -144,10 +145,10 @@ def sensitivity(
     dataset = xr.Dataset(
         {
             "norm": (("jacobian", "target", "prompt", "lag"), np.sqrt(squares)),
-            "norm_mean": (("jacobian", "target", "lag"), root_mean(by_prompt, 0)),
+            "norm_mean": (("jacobian", "target", "lag"), np.sqrt(by_prompt.mean(0))),
             "norm_mean_interval": (
                 ("bound", "jacobian", "target", "lag"),
-                prompt_interval(by_prompt, root_mean, **options),
+                root_mean_interval(by_prompt, **options),
             ),
             "ratio": (("target", "lag"), _gap(by_prompt, 0)),
             "ratio_interval": (("bound", "target", "lag"), prompt_interval(by_prompt, _gap, **options)),
