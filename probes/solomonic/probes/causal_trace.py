@@ -41,6 +41,8 @@ _UNITS = {
     "control_mean_interval": ("confidence interval of control_mean, prompts redrawn", "nat"),
     "attribution": ("first-order estimate of the total effect", "nat"),
     "attribution_mean": ("first-order estimate of the total effect, mean over prompts", "nat"),
+    "attribution_mean_interval": ("confidence interval of attribution_mean, prompts redrawn", "nat"),
+    "agreement_interval": ("confidence interval of agreement, prompts redrawn", "1"),
     "agreement": ("agreement of the first-order estimates with the exact effects", "1"),
     "base_difference": ("logit difference of the base run", "nat"),
     "source_difference": ("logit difference of the source run", "nat"),
@@ -131,7 +133,8 @@ def causal_trace(
           ``effect_mean``, ``normalised_mean`` with intervals over prompts.
         - ``control_effect`` (prompt, control, part, layer, time), ``control_mean`` with intervals.
         - ``attribution`` (prompt, part, layer, time), ``attribution_mean``, and ``agreement`` (statistic): pearson,
-          spearman, share of equal signs, slope, over all patches with exact effects and all prompts.
+          spearman, share of equal signs, slope, over all patches with exact effects and all prompts. Both with
+          intervals; that of ``agreement`` is from 200 resamples at most.
         - ``base_difference``, ``source_difference`` (prompt), ``answer``, ``other`` (prompt).
 
     Raises
@@ -360,6 +363,7 @@ def _variables(
     control = np.zeros((len(gap), len(controls), *plan.exists.shape))
     for i, each in enumerate(controls):
         control[:, i] = run.control[each]
+    pairs = np.stack([estimate, run.effect[:, 0]], 1)
     data: dict[str, Any] = {
         "effect": (("prompt", *dims), run.effect),
         "effect_mean": (dims, run.effect.mean(0)),
@@ -374,7 +378,12 @@ def _variables(
         "control_mean_interval": (("bound", "control", *dims[1:]), interval(control)),
         "attribution": (("prompt", *dims[1:]), estimate),
         "attribution_mean": (dims[1:], estimate.mean(0)),
-        "agreement": ("statistic", agreement(estimate, run.effect[:, 0])),
+        "attribution_mean_interval": (("bound", *dims[1:]), interval(estimate)),
+        "agreement": ("statistic", _agreement(pairs, 0)),
+        "agreement_interval": (
+            ("bound", "statistic"),
+            bootstrap_interval(pairs, _agreement, confidence=confidence, resamples=min(resamples, 200), rng=random),
+        ),
         "base_difference": ("prompt", run.before),
         "source_difference": ("prompt", run.after),
         "answer": ("prompt", run.two[:, 0].cpu().numpy()),
@@ -392,6 +401,11 @@ def _variables(
         "bound": ["lower", "upper"],
     }
     return data, coords
+
+
+def _agreement(pairs: np.ndarray, axis: int) -> np.ndarray:
+    """How well estimates agree with exact effects, which stand on the axis after that of the prompts."""
+    return agreement(pairs[:, 0], pairs[:, 1]) if axis == 0 else np.stack([_agreement(each, 0) for each in pairs])
 
 
 def _ratio(values: np.ndarray, axis: int) -> np.ndarray:

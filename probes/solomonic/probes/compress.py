@@ -16,6 +16,7 @@ from solomonic.models.lm import mamba2_of
 
 from .inputs import as_count, as_ids, as_layers, as_level, as_rng
 from .labelled import provenance, units
+from .over_prompts import prompt_interval, ratio_of_means
 from .recurrence import readout, steps
 from .statistics import bootstrap_interval
 from .taps import state_kind
@@ -31,6 +32,7 @@ _UNITS = {
     "singular_value": ("balanced singular value of the state of a head on the text", "1"),
     "predicted": ("relative mean square error of the outputs of a head, from the discarded singular values", "1"),
     "measured": ("the same, measured on the text that is scored", "1"),
+    "measured_interval": ("confidence interval of measured, prompts redrawn", "1"),
     "error_bound": ("upper bound of the same on the text that was balanced on", "1"),
     "proposed": ("least order that holds the share of the sum of the singular values in every head", "1"),
     "state_numbers": ("numbers in the states of the reduced layers", "1"),
@@ -157,7 +159,7 @@ def compression(
     share : float, default 0.999
         Of the sum of the singular values, for ``proposed``.
     confidence : float, default 0.95
-        Nominal coverage of ``cost_interval``.
+        Nominal coverage of the intervals.
     resamples : int, default 2000
         Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
@@ -174,7 +176,8 @@ def compression(
         - ``bits`` (order, prompt), ``bits_full`` (prompt); ``cost`` (order), relative, with ``cost_interval``.
         - ``singular_value`` (layer, head, mode).
         - ``predicted``, ``error_bound``, ``measured`` (order, layer, head): mean square of the error of a head's output
-          over that of the output, with the inputs that it has in the full model.
+          over that of the output, with the inputs that it has in the full model. ``measured_interval`` redraws the
+          prompts that are scored; the other two are properties of the text that was balanced on.
         - ``state_numbers`` (order): size of all states together.
 
     Raises
@@ -226,14 +229,16 @@ def compression(
     full = bits_per_token(model, tokens).mean(1).numpy()
     bits = np.empty((len(tables), len(tokens)))
     heads = model.config.num_attention_heads
-    predicted, bound, measured = (np.empty((len(tables), len(chosen), heads)) for _ in range(3))
+    predicted, bound = (np.empty((len(tables), len(chosen), heads)) for _ in range(2))
+    squares = np.empty((len(tokens), 2, len(tables), len(chosen), heads))
     for row, sizes in enumerate(tqdm(tables, disable=not progress, unit="order", desc="compression")):
         bits[row] = bits_per_token(_reduced(model, found, sizes), tokens).mean(1).numpy()
         for place, i in enumerate(chosen):
             predicted[row, place], bound[row, place] = _expected(on_base, i, found[i], sizes[i])
-            measured[row, place] = _error(on_text, i, found[i], sizes[i])
+            squares[:, :, row, place] = _error(on_text, i, found[i], sizes[i])
     ratio = np.moveaxis(np.stack([bits, np.broadcast_to(full, bits.shape)], -1), 1, 0)
-    interval = bootstrap_interval(ratio, _cost, confidence=confidence, resamples=resamples, rng=generator)
+    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
+    interval = bootstrap_interval(ratio, _cost, **options)
     coords = {
         "order": [-1, *sorted(set(wanted))],
         "layer": list(chosen),
@@ -252,7 +257,8 @@ def compression(
         "singular_value": (("layer", "head", "mode"), np.stack([found[i].sigma for i in chosen])),
         "predicted": (per_head, predicted),
         "error_bound": (per_head, bound),
-        "measured": (per_head, measured),
+        "measured": (per_head, ratio_of_means(squares, 0)),
+        "measured_interval": (("bound", *per_head), prompt_interval(squares, ratio_of_means, **options)),
         "proposed": ("layer", [proposed[i] for i in chosen]),
         "state_numbers": ("order", [sum(heads * width * r for r in sizes.values()) for sizes in tables]),
     }
@@ -355,27 +361,29 @@ def _expected(run: Trace, layer: int, found: _Balanced, r: int) -> tuple[np.ndar
     reads = np.einsum("bthn,hnk->bthk", run.C(layer), found.read[:, :, r:], optimize=True)
     # In balanced coordinates the mean square of direction k of the state is sigma_k.
     bound = (reads**2).sum(-1).max((0, 1), initial=0.0) * found.sigma[:, r:].sum(1)
-    scale = _energy(run, layer)
+    scale = _energy(run, layer).mean(0)
     return tail / scale, bound / scale
 
 
 def _error(run: Trace, layer: int, found: _Balanced, r: int) -> np.ndarray:
-    """Relative mean square error of each head's output when its state is projected, at the inputs of the full run."""
+    """Mean squares [prompts, 2, heads] of the error of each head's output when its state is projected, at the inputs of
+    the full run, and of the output."""
     # What is discarded is a system of its own: written by the other directions, read by them.
     write = np.einsum("bthn,hnk->bthk", run.B(layer), found.write[:, :, r:], optimize=True)
     read = np.einsum("bthn,hnk->bthk", run.C(layer), found.read[:, :, r:], optimize=True)
+    energy = _energy(run, layer)
     if r == found.sigma.shape[1]:
-        return np.zeros(len(found.sigma))
+        return np.stack([np.zeros_like(energy), energy], 1)
     h0 = np.einsum("bhpn,hnk->bhpk", run.initial_state(layer), found.write[:, :, r:], optimize=True)
     zero = np.zeros_like(run.D(layer))
     lost = readout(run.log_decay(layer), write, read, zero, run.u(layer), h0)
-    return (lost**2).mean((0, 1, 3)) / _energy(run, layer)
+    return np.stack([(lost**2).mean((1, 3)), energy], 1)
 
 
 def _energy(run: Trace, layer: int) -> np.ndarray:
-    """Mean square of what each head reads from its state, without the feed-through."""
+    """Mean squares [prompts, heads] of what each head reads from its state, without the feed-through."""
     read = run.y(layer) - run.u(layer) * run.D(layer)[:, None]
-    return np.maximum((read**2).mean((0, 1, 3)), 1e-300)
+    return np.maximum((read**2).mean((1, 3)), 1e-300)
 
 
 def _cost(values: np.ndarray, axis: int) -> np.ndarray:

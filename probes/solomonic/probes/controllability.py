@@ -94,6 +94,10 @@ def controllability(
     Embeddings move freely here, tokens do not: what tokens can reach is a finite set of points. See :func:`steer` for
     the gap between the two.
 
+    This is one text, so that there are no prompts to redraw: for an interval call it on several texts, and hand what is
+    to be compared to :func:`bootstrap_interval`, a row a text. "How much of a state is used, seen and needed" in the
+    documentation has an example.
+
     References
     ----------
     Halko, Martinsson and Tropp (arXiv:0909.4061), algorithm 4.4; Soatto et al., "Taming AI bots" (arXiv:2305.18449),
@@ -194,6 +198,9 @@ def steer(
     -----
     Each step solves a least squares problem by products with J and its transpose. A state of n numbers can be reached
     only where L d is at least n and the inputs move it; else the gap stays, and says by how much.
+
+    This is one text and one target: for an interval steer several texts, and hand their gaps to
+    :func:`bootstrap_interval`.
 
     References
     ----------

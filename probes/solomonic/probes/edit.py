@@ -18,8 +18,9 @@ from solomonic.models.memory import cat_memories
 
 from .divergence import kl_bits
 from .edits import Edit, apply, as_interventions, check, hold
-from .inputs import as_count, as_ids, as_model, as_rng
+from .inputs import as_count, as_ids, as_level, as_model, as_rng
 from .labelled import provenance, units
+from .over_prompts import prompt_interval
 
 __all__ = ["EditResult", "edit", "editing"]
 
@@ -28,6 +29,10 @@ _UNITS = {
     "logit_difference": ("logit of the answer minus that of the other token, after the edit", "nat"),
     "baseline_difference": ("logit of the answer minus that of the other token, without the edit", "nat"),
     "effect": ("total effect of the edit on the logit difference", "nat"),
+    "kl_mean": ("divergence, mean over prompts", "bit"),
+    "kl_mean_interval": ("confidence interval of kl_mean, prompts redrawn", "bit"),
+    "effect_mean": ("effect, mean over prompts", "nat"),
+    "effect_mean_interval": ("confidence interval of effect_mean, prompts redrawn", "nat"),
     "answer": ("token whose logit counts for the difference", "1"),
     "other": ("token whose logit counts against it", "1"),
     "time": ("token", "token"),
@@ -65,6 +70,8 @@ def edit(
     together: bool = False,
     answers: tuple[Any, Any] | None = None,
     batch_size: int = 1,
+    confidence: float = 0.95,
+    resamples: int = 500,
     rng: int | np.random.Generator | None = 0,
     progress: bool = False,
 ) -> EditResult:
@@ -93,8 +100,12 @@ def edit(
     batch_size : int, default 1
         How many interventions at one time share a call. One at a time has the shapes of the baseline, so that what an
         edit does not touch is equal to the last bit; more are faster where what is left of the text is short.
+    confidence : float, default 0.95
+        Nominal coverage of the intervals over prompts.
+    resamples : int, default 500
+        Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
-        Source of the draws of ``"resample"``.
+        Source of the draws of ``"resample"`` and of the resamples.
     progress : bool, default False
         Whether to show a progress bar.
 
@@ -103,7 +114,8 @@ def edit(
     EditResult
         ``.logits`` [interventions, prompts, T, vocabulary], ``.baseline`` [prompts, T, vocabulary] and ``.effects``, a
         Dataset with dims intervention, prompt, time: ``kl``, ``logit_difference``, ``effect``;
-        ``baseline_difference`` (prompt, time), ``answer`` and ``other`` (prompt, time). Where a value requires
+        ``baseline_difference`` (prompt, time), ``answer`` and ``other`` (prompt, time); ``kl_mean`` and ``effect_mean``
+        (intervention, time) with intervals over prompts (studentized bootstrap; NaN for one). Where a value requires
         gradients, logits have them.
 
     Raises
@@ -153,6 +165,7 @@ def edit(
                     f"{e.time} in {e!r}; to generate after an edit, use editing"
                 )
     batch_size = as_count(batch_size, "batch_size")
+    confidence, resamples = as_level(confidence, "confidence"), as_count(resamples, "resamples")
     generator, seed = as_rng(rng)
     pair = None if answers is None else as_answers(answers, model, tokens)
     device = next(model.parameters()).device
@@ -160,11 +173,23 @@ def edit(
     with torch.set_grad_enabled(grad):
         baseline, logits = _runs(model, tokens.to(device), interventions, batch_size, generator, progress)
     effects = _effects(baseline, logits, pair, interventions)
+    options = {"confidence": confidence, "resamples": resamples, "rng": generator, "method": "studentized"}
+    for name in ("kl", "effect"):
+        values = np.moveaxis(effects[name].to_numpy(), 1, 0)
+        bounds = prompt_interval(values, **options)
+        effects[f"{name}_mean"] = (("intervention", "time"), values.mean(0))
+        effects[f"{name}_mean_interval"] = (
+            ("bound", "intervention", "time"),
+            np.maximum(bounds, 0.0) if name == "kl" else bounds,  # a divergence is not negative
+        )
+    effects = units(effects.assign_coords(bound=["lower", "upper"]), _UNITS)
     arguments = {
         "ids": tokens,
         "edits": [[repr(e) for e in group] for group in interventions],
         "answers": None if pair is None else pair,
         "batch_size": batch_size,
+        "confidence": confidence,
+        "resamples": resamples,
     }
     changed = (logits.detach() != baseline.detach()).flatten(1).any(1)
     checks = {"changed": int(changed.sum()), "interventions": len(interventions)}

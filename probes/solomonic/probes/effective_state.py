@@ -11,9 +11,9 @@ from tqdm.auto import tqdm
 
 from .inputs import as_count, as_cuts, as_level, as_rng, as_tolerance
 from .labelled import provenance_of, units
+from .over_prompts import mean_of_known, prompt_interval
 from .registers import weights_by_lag
 from .run import Trace, as_trace
-from .statistics import bootstrap_interval
 
 __all__ = ["effective_state"]
 
@@ -24,6 +24,8 @@ _UNITS = {
     "entropy_size": ("exponential of the entropy of the normalised singular values", "1"),
     "order_mean": ("order, mean over cuts and prompts", "1"),
     "order_mean_interval": ("confidence interval of order_mean, prompts redrawn", "1"),
+    "order_curve": ("order, mean over the heads of a layer and prompts", "1"),
+    "order_curve_interval": ("confidence interval of order_curve, prompts redrawn", "1"),
     "nominal": ("numbers that a channel of the head can hold at that cut", "1"),
     "cut": ("cut between the tokens before it and the others", "token"),
 }
@@ -62,7 +64,7 @@ def effective_state(
         Singular values up to ``tol`` times the largest of their cut do not count in ``rank``; by default what rounding
         leaves in float64, eps * max(cut, T - cut).
     confidence : float, default 0.95
-        Nominal coverage of ``order_mean_interval``.
+        Nominal coverage of the intervals.
     resamples : int, default 500
         Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
@@ -79,7 +81,8 @@ def effective_state(
         - ``singular_value`` (part, prompt, layer, head, cut, mode), largest first.
         - ``rank``, ``order``, ``entropy_size``, and ``nominal``, the size at hand: N for a state, for attention the
           tokens in reach at that cut, those whose summaries are read counted apart (part, prompt, layer, head, cut).
-        - ``order_mean`` and its bootstrap interval over prompts (NaN for one prompt).
+        - ``order_mean`` (part, layer, head), over cuts and prompts, and ``order_curve`` (part, layer, cut), over heads
+          and prompts, each with its bootstrap interval over prompts (NaN for one prompt).
 
         Attributes: provenance of the trace, ``share``, ``tol`` (0: what rounding leaves), ``error`` of the trace.
 
@@ -152,7 +155,8 @@ def effective_state(
     longest = np.maximum(chosen, steps - chosen)
     limit = (np.finfo(float).eps * longest if tol is None else np.full(chosen.size, tol))[:, None]
     rank, order, entropy = sizes(singular, limit, share)
-    mean = order.mean(-1)
+    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
+    mean, curve = np.moveaxis(order.mean(-1), 1, 0), np.moveaxis(mean_of_known(order, 3), 1, 0)
     per_cut = ("part", "prompt", "layer", "head", "cut")
     dataset = xr.Dataset(
         {
@@ -161,11 +165,10 @@ def effective_state(
             "order": (per_cut, order),
             "entropy_size": (per_cut, entropy),
             "nominal": (per_cut, nominal),
-            "order_mean": (("part", "layer", "head"), mean.mean(1)),
-            "order_mean_interval": (
-                ("bound", "part", "layer", "head"),
-                bootstrap_interval(np.moveaxis(mean, 1, 0), confidence=confidence, resamples=resamples, rng=generator),
-            ),
+            "order_mean": (("part", "layer", "head"), mean.mean(0)),
+            "order_mean_interval": (("bound", "part", "layer", "head"), prompt_interval(mean, **options)),
+            "order_curve": (("part", "layer", "cut"), curve.mean(0)),
+            "order_curve_interval": (("bound", "part", "layer", "cut"), prompt_interval(curve, **options)),
         },
         coords={
             "part": parts,
@@ -185,6 +188,7 @@ def effective_state(
             "share": share,
             "tol": 0.0 if tol is None else tol,
             "error": trace.error,
+            "confidence": confidence,
         },
     )
     return units(dataset, _UNITS)

@@ -105,6 +105,10 @@ def empirical_gramians(
     The side of controllability is :math:`J^\top J` for the map J from embeddings to the state: it has the eigenvalues
     of :math:`W_c = J J^\top` but for zeros, and the same trace. Costs 2 runs a direction and scale.
 
+    This is one text, so that there are no prompts to redraw: for an interval call it on several texts, and hand what is
+    to be compared to :func:`bootstrap_interval`, a row a text. "How much of a state is used, seen and needed" in the
+    documentation has an example.
+
     References
     ----------
     Lall, Marsden and Glavaski, "Empirical model reduction of controlled nonlinear systems" (1999); Himpe, "emgr: the

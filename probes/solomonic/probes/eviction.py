@@ -38,6 +38,8 @@ _UNITS = {
     "rank_correlation_mean": ("mean of the rank correlation over prompts", "1"),
     "stored_effect": ("mean effect of a stored token", "bit"),
     "other_effect": ("mean effect of a token that is not stored", "bit"),
+    "stored_effect_mean": ("mean effect of a stored token, mean over prompts", "bit"),
+    "other_effect_mean": ("mean effect of a token that is not stored, mean over prompts", "bit"),
     "difference": ("mean effect of stored tokens minus that of others, mean over prompts", "bit"),
     "p": ("p-value of the difference, signs of the prompts flipped", "1"),
     "share": ("share of the summed effects of all tokens", "1"),
@@ -117,7 +119,8 @@ def eviction(
           run as it was; NaN for stored ones.
         - ``rank_correlation`` (ranking, layer, prompt) of scores and effects, and of shuffled scores; its mean and
           interval over prompts.
-        - ``stored_effect``, ``other_effect`` (layer, prompt); ``difference`` (layer), interval, and ``p``.
+        - ``stored_effect``, ``other_effect`` (layer, prompt), their means and intervals; ``difference`` (layer),
+          interval, and ``p``.
         - ``share`` (choice, layer, prompt) of the summed effects (of those above 0) that lies in the set that is kept,
           in the oracle set of as many tokens with the largest effects, and in a random set; mean and interval.
         - ``set_loss`` (choice, layer, prompt): the loss that was measured with these sets stored, and with none.
@@ -385,6 +388,9 @@ def _summary(
     p = [paired_test(row[np.isfinite(row)], resamples=resamples, rng=random) if np.isfinite(row).any() else np.nan
          for row in here - there]  # fmt: skip
     out["p"] = (("layer",), np.array(p))
+    for name, values in (("stored_effect_mean", here), ("other_effect_mean", there)):
+        mean, interval = _over_prompts(values, options)
+        out[name], out[f"{name}_interval"] = (("layer",), mean), (("bound", "layer"), interval)
     return out
 
 

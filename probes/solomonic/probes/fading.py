@@ -17,6 +17,7 @@ from solomonic.models import AdaptedConfig, AdaptedLM, HybridConfig, HybridLM, M
 from .divergence import kl_bits
 from .inputs import as_count, as_ids, as_lags, as_level, as_model, as_rng, log_spaced, within
 from .labelled import provenance, units
+from .over_prompts import prompt_interval, share_interval
 from .statistics import bootstrap_interval
 from .taps import has_fading_tokens, layer_window
 
@@ -35,10 +36,13 @@ _UNITS = {
     "kl_median": ("divergence, median over prompts", "bit"),
     "kl_median_interval": ("confidence interval of the median divergence", "bit"),
     "share_zero": ("share of the prompts whose logits stay the same to the last bit", "1"),
+    "share_zero_interval": ("confidence interval of share_zero (Wilson)", "1"),
     "top1_change": ("share of the prompts whose most likely token changes", "1"),
+    "top1_change_interval": ("confidence interval of top1_change (Wilson)", "1"),
     "original": ("token at that lag", "1"),
     "replacement": ("token put in its place", "1"),
     "fading_mass": ("share of the attention mass on fading tokens, at positions of at least 2W", "1"),
+    "fading_mass_interval": ("confidence interval of fading_mass, prompts redrawn", "1"),
     "lag": ("lag behind the last token", "token"),
     "window": ("window W (0: none)", "token"),
 }
@@ -97,10 +101,11 @@ def fading(
           bias-corrected and accelerated) and ``kl_median_interval`` (percentile) over (bound, lag), NaN for one
           prompt.
         - ``share_zero`` (lag): share of the prompts whose logits are the same to the last bit, which is where
-          ``kl`` is exactly 0.0 because nothing at all arrived. ``top1_change`` (lag).
+          ``kl`` is exactly 0.0 because nothing at all arrived. ``top1_change`` (lag). Both with Wilson's interval,
+          which has a width at 0 and 1, too.
         - ``original``, ``replacement`` (prompt, lag): the tokens.
         - ``fading_mass`` (layer, head): mean share of the attention mass on fading tokens at positions of at
-          least 2W; NaN for layers that have none, and where T is at most 2W.
+          least 2W, with its interval over prompts; NaN for layers that have none, and where T is at most 2W.
         - coordinates ``symbol`` and ``window`` (layer).
 
         Attributes: ``cut`` (the first lag from which on all logits of all prompts stay the same to the last bit,
@@ -173,6 +178,7 @@ def fading(
     ordered = np.flatnonzero(~same.all(0))
     last = int(chosen[ordered[-1]]) if ordered.size else 0
     beyond = chosen[chosen > last]
+    mass = run.fading_mass()
     data: dict[str, Any] = {
         "kl": (("prompt", "lag"), kl),
         "kl_mean": ("lag", kl.mean(0)),
@@ -183,10 +189,16 @@ def fading(
             _interval(kl, "median", "percentile", confidence, resamples, generator),
         ),
         "share_zero": ("lag", same.mean(0)),
+        "share_zero_interval": (("bound", "lag"), share_interval(same, confidence)),
         "top1_change": ("lag", changed.mean(0)),
+        "top1_change_interval": (("bound", "lag"), share_interval(changed, confidence)),
         "original": (("prompt", "lag"), original),
         "replacement": (("prompt", "lag"), replaced),
-        "fading_mass": (("layer", "head"), run.fading_mass()),
+        "fading_mass": (("layer", "head"), mass.mean(0)),
+        "fading_mass_interval": (
+            ("bound", "layer", "head"),
+            prompt_interval(mass, confidence=confidence, resamples=resamples, rng=generator),
+        ),
     }
     layers = range(len(config.pattern))
     coords = {
@@ -334,7 +346,7 @@ class _Run:
         self.cost = 0
         self.repeatable = True
         self._mass: dict[int, np.ndarray] = {}
-        self._rows: dict[int, int] = {}
+        self._positions: dict[int, int] = {}
         config = self.model.config
         self._fading = [i for i, symbol in enumerate(config.pattern) if has_fading_tokens(symbol)]
         self._device = next(self.model.parameters()).device
@@ -375,7 +387,7 @@ class _Run:
         replaced = self.replaced[rows].to(self._device)
         memory = self.model.empty_memory(len(ids))
         if self._starts[0] > 0:
-            memory = self._clean(ids[:, : self._starts[0]], memory)[1]
+            memory = self._clean(ids[:, : self._starts[0]], memory, rows)[1]
         column = {int(lag): i for i, lag in enumerate(self.lags)}
         others, logits, last = {}, None, memory
         for i, (group, start, stop) in enumerate(zip(self._groups, self._starts, self._stops, strict=True)):
@@ -386,7 +398,7 @@ class _Run:
                 bar.update()
             if i == len(self._groups) - 1:
                 last = memory
-            logits, memory = self._clean(ids[:, start:stop], memory)
+            logits, memory = self._clean(ids[:, start:stop], memory, rows)
         assert logits is not None
         clean = _finite(logits[:, -1].cpu(), "the clean run")
         if rows.start == 0:
@@ -405,7 +417,7 @@ class _Run:
         assert logits is not None
         return _finite(logits[:, -1].cpu(), what)
 
-    def _clean(self, ids: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    def _clean(self, ids: Tensor, memory: Memory, rows: slice) -> tuple[Tensor, Memory]:
         """A segment of the clean run; counts the attention mass of its fading tokens."""
         held: dict[tuple[int, str], Tensor] = {}
 
@@ -421,16 +433,17 @@ class _Run:
             skip = max(full - memory.position, 0)
             if skip < ids.shape[1]:
                 share = torch.sigmoid(held[layer, "lse_fading"] - held[layer, "lse_window"])[:, skip:].double()
-                self._mass[layer] = self._mass.get(layer, 0.0) + share.sum((0, 1)).cpu().numpy()
-                self._rows[layer] = self._rows.get(layer, 0) + share.shape[0] * share.shape[1]
+                total = self._mass.setdefault(layer, np.zeros((len(self.ids), share.shape[2])))
+                total[rows] += share.sum(1).cpu().numpy()
+                self._positions[layer] = self._positions.get(layer, 0) + share.shape[1] * (rows.start == 0)
         return out.logits, out.memory
 
     def fading_mass(self) -> np.ndarray:
-        """Mean share [layers, H] of the attention mass on fading tokens; NaN where there is none."""
+        """Mean share [prompts, layers, H] of the attention mass on fading tokens; NaN where there is none."""
         config = self.model.config
-        out = np.full((len(config.pattern), config.num_attention_heads), np.nan)
+        out = np.full((len(self.ids), len(config.pattern), config.num_attention_heads), np.nan)
         for layer, total in self._mass.items():
-            out[layer] = total / self._rows[layer]
+            out[:, layer] = total / self._positions[layer]
         return out
 
 

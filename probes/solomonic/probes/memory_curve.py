@@ -12,8 +12,8 @@ from solomonic.realization import TimeVaryingSystem, shift_register
 
 from .inputs import as_count, as_lags, as_level, as_rng, as_tolerance, log_spaced
 from .labelled import provenance_of, units
+from .over_prompts import mean_of_known, prompt_interval, ratio_of_means
 from .run import Trace, as_trace
-from .statistics import bootstrap_interval
 
 __all__ = ["memory_curve"]
 
@@ -27,8 +27,16 @@ _UNITS = {
     "fisher_total": ("sum of the Fisher curve", "1"),
     "fisher_total_mean": ("sum of the Fisher curve, mean over prompts", "1"),
     "fisher_total_interval": ("confidence interval of fisher_total_mean, prompts redrawn", "1"),
+    "linear_curve": ("linear curve of a layer, mean over its heads and prompts", "1"),
+    "linear_curve_interval": ("confidence interval of linear_curve, prompts redrawn", "1"),
+    "fisher_curve": ("Fisher curve of a layer, mean over its heads and prompts", "1"),
+    "fisher_curve_interval": ("confidence interval of fisher_curve, prompts redrawn", "1"),
     "decoded": ("share of the variance of the text's own input that a linear read-out finds, held out", "1"),
+    "decoded_interval": ("confidence interval of decoded, prompts redrawn for the fits that were made", "1"),
     "decoded_now": ("the same from the current input alone", "1"),
+    "decoded_now_interval": ("confidence interval of decoded_now, prompts redrawn likewise", "1"),
+    "decoded_curve": ("decoded, mean over the heads of a layer", "1"),
+    "decoded_curve_interval": ("confidence interval of decoded_curve, prompts redrawn likewise", "1"),
     "nominal": ("numbers that a channel of the head holds", "1"),
     "lag": ("lag of the input", "token"),
     "decoded_lag": ("lag of the input", "token"),
@@ -81,7 +89,7 @@ def memory_curve(
     tol : float, optional
         Relative tolerance of the rank; by default what rounding leaves.
     confidence : float, default 0.95
-        Nominal coverage of the interval.
+        Nominal coverage of the intervals.
     resamples : int, default 500
         Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
@@ -94,10 +102,12 @@ def memory_curve(
         layer has no such part.
 
         - ``linear``, ``fisher`` (part, prompt, layer, head, lag); ``linear_total``, ``fisher_total`` (part, prompt,
-          layer, head); ``fisher_total_mean`` with its interval (NaN for one prompt); ``nominal`` (part, layer).
+          layer, head); ``fisher_total_mean`` with ``fisher_total_interval`` (NaN for one prompt); ``linear_curve`` and
+          ``fisher_curve`` (part, layer, lag), means over heads and prompts, with intervals; ``nominal`` (part, layer).
         - ``decoded`` and ``decoded_now`` (layer, head, decoded_lag): the text is not white, so here is what a ridge
           read-out of the state finds of the text's own inputs, in prompts that were held out, beside what the current
-          input alone tells of them. NaN for one prompt.
+          input alone tells of them; ``decoded_curve`` (layer, decoded_lag), mean over heads. NaN for one prompt. Their
+          intervals redraw prompts for the fits that were made.
 
         Attributes: provenance and ``normal_error`` and ``rank_error``, the deviations from the two theorems.
 
@@ -170,20 +180,35 @@ def memory_curve(
     chosen = _lags(lags, steps)
     decoded, now = _decoded(run, chosen, samples, heads)
     per_head = ("part", "prompt", "layer", "head")
-    interval = bootstrap_interval(
-        np.moveaxis(totals[1], 1, 0), confidence=confidence, resamples=resamples, rng=generator
-    )
+    by_lag = ("layer", "head", "decoded_lag")
+    curves = {
+        name: np.moveaxis(mean_of_known(each, 3), 1, 0) for name, each in (("linear", linear), ("fisher", fisher))
+    }
+    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
     data = {
         "linear": ((*per_head, "lag"), linear),
         "fisher": ((*per_head, "lag"), fisher),
         "linear_total": (per_head, totals[0]),
         "fisher_total": (per_head, totals[1]),
         "fisher_total_mean": (("part", "layer", "head"), totals[1].mean(1)),
-        "fisher_total_interval": (("bound", "part", "layer", "head"), interval),
+        "fisher_total_interval": (
+            ("bound", "part", "layer", "head"),
+            prompt_interval(np.moveaxis(totals[1], 1, 0), **options),
+        ),
         "nominal": (("part", "layer"), nominal),
-        "decoded": (("layer", "head", "decoded_lag"), decoded),
-        "decoded_now": (("layer", "head", "decoded_lag"), now),
+        "decoded": (by_lag, _told(decoded, 0)),
+        "decoded_interval": (("bound", *by_lag), prompt_interval(decoded, _told, **options)),
+        "decoded_now": (by_lag, _told(now, 0)),
+        "decoded_now_interval": (("bound", *by_lag), prompt_interval(now, _told, **options)),
+        "decoded_curve": (("layer", "decoded_lag"), _told_by_layer(decoded, 0)),
+        "decoded_curve_interval": (
+            ("bound", "layer", "decoded_lag"),
+            prompt_interval(decoded, _told_by_layer, **options),
+        ),
     }
+    for name, curve in curves.items():
+        data[f"{name}_curve"] = (("part", "layer", "lag"), curve.mean(0))
+        data[f"{name}_curve_interval"] = (("bound", "part", "layer", "lag"), prompt_interval(curve, **options))
     coords = {
         "part": parts,
         "prompt": np.arange(run.prompts),
@@ -202,6 +227,7 @@ def memory_curve(
         "error": run.error,
         "normal_error": normal_error,
         "rank_error": rank_error,
+        "confidence": confidence,
     }
     return units(xr.Dataset(data, coords, attrs), _UNITS)
 
@@ -261,8 +287,9 @@ def _lags(lags: Iterable[int] | None, steps: int) -> np.ndarray:
 
 
 def _decoded(run: Trace, lags: np.ndarray, samples: int, heads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Held-out shares [layers, heads, lags] that the state, and the current input alone, tell of earlier inputs."""
-    out, now = (np.full((len(run.layers), heads, lags.size), np.nan) for _ in range(2))
+    """Held-out squares [prompts, 2, layers, heads, lags] that the state, and the current input alone, leave of earlier
+    inputs, and those of the inputs themselves."""
+    out, now = (np.full((run.prompts, 2, len(run.layers), heads, lags.size), np.nan) for _ in range(2))
     if run.prompts < 2:
         return out, now
     first = int(lags.max())
@@ -277,15 +304,16 @@ def _decoded(run: Trace, lags: np.ndarray, samples: int, heads: int) -> tuple[np
         for head in range(states.shape[2]):
             x, here = states[:, :, head], u[:, times, head]
             past = np.stack([u[:, times - k, head] for k in lags], -1)
-            out[row, head] = _held_out(x, past)
-            now[row, head] = _held_out(here[..., None], past)
+            out[:, :, row, head] = _held_out(x, past)
+            now[:, :, row, head] = _held_out(here[..., None], past)
     return out, now
 
 
 def _held_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Share of the variance of y [prompts, times, P, lags] explained by x [prompts, times, P, N], halves in turn."""
+    """Squares [prompts, 2, lags] of y [prompts, times, P, lags] that x [prompts, times, P, N] does not explain, and of
+    y itself, each half of the prompts fitted to the other."""
     half = len(x) // 2
-    left, whole = np.zeros(y.shape[-1]), np.zeros(y.shape[-1])
+    squares = np.empty((len(x), 2, y.shape[-1]))
     for fit, held in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
         a, b = x[fit].reshape(-1, x.shape[-1]), y[fit].reshape(-1, y.shape[-1])
         at, mean = a.mean(0), b.mean(0)
@@ -293,7 +321,16 @@ def _held_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         gram = a.T @ a
         ridge = 1e-6 * np.trace(gram) / len(gram) + 1e-300
         weights = np.linalg.solve(gram + ridge * np.eye(len(gram)), a.T @ b)
-        target = y[held].reshape(-1, y.shape[-1]) - mean
-        left += ((target - (x[held].reshape(-1, x.shape[-1]) - at) @ weights) ** 2).sum(0)
-        whole += (target**2).sum(0)
-    return np.where(whole > 0, 1 - left / np.where(whole > 0, whole, 1.0), np.nan)
+        target = y[held] - mean
+        squares[held, 0] = ((target - (x[held] - at) @ weights) ** 2).sum((1, 2))
+        squares[held, 1] = (target**2).sum((1, 2))
+    return squares
+
+
+def _told(squares: np.ndarray, axis: int) -> np.ndarray:
+    """The share that is explained, from what is left and the whole on the axis after that of the prompts."""
+    return 1 - ratio_of_means(squares, axis)
+
+
+def _told_by_layer(squares: np.ndarray, axis: int) -> np.ndarray:
+    return mean_of_known(_told(squares, axis), -2)

@@ -108,6 +108,10 @@ def observability(
     In a B'MOJO-F layer nothing of the state is seen for the first W tokens: what is read out of it after the cut
     becomes a fading token, and those are read W tokens later. The singular values are exactly 0 for tau of at most W.
 
+    This is one text, so that there are no prompts to redraw: for an interval call it on several texts, and hand what is
+    to be compared to :func:`bootstrap_interval`, a row a text. "How much of a state is used, seen and needed" in the
+    documentation has an example.
+
     References
     ----------
     Halko, Martinsson and Tropp (arXiv:0909.4061), algorithm 4.4; Liu, Soatto et al., "Observability of latent states in

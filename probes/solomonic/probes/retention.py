@@ -10,6 +10,7 @@ import xarray as xr
 
 from .inputs import as_count, as_lags, as_layers, as_level, as_rng, log_spaced
 from .labelled import provenance_of, units
+from .over_prompts import prompt_interval
 from .run import Trace, as_trace
 from .statistics import kaplan_meier
 
@@ -21,7 +22,9 @@ _ROUNDING = 1e-9
 
 _UNITS = {
     "retention": ("retention R(t + lag, t), geometric mean over t", "1"),
+    "retention_interval": ("confidence interval of retention, prompts redrawn", "1"),
     "log_retention": ("logarithm of the retention, mean over t", "nat"),
+    "log_retention_interval": ("confidence interval of log_retention, prompts redrawn", "nat"),
     "retention_quantile": ("retention R(t + lag, t), quantile over t", "1"),
     "starts": ("number of starting points", "1"),
     "half_life": ("median time until the retention is at most the level (Kaplan-Meier)", "token"),
@@ -30,8 +33,12 @@ _UNITS = {
     "half_life_median": ("half-life, median over the heads of all layers", "token"),
     "half_life_median_interval": ("confidence interval of half_life_median, prompts redrawn", "token"),
     "censored": ("share of the starting points whose end was not seen", "1"),
+    "censored_interval": ("confidence interval of censored, prompts redrawn", "1"),
     "survival": ("share of the starting points that keep more than the level (Kaplan-Meier)", "1"),
+    "survival_interval": ("confidence interval of survival, prompts redrawn", "1"),
     "half_life_rate": ("half-life at the mean rate, log(level) / mean(log decay)", "token"),
+    "half_life_rate_interval": ("confidence interval of half_life_rate, prompts redrawn", "token"),
+    "mean_log_decay_interval": ("confidence interval of mean_log_decay, prompts redrawn", "nat/token"),
     "mean_log_decay": ("mean of the log decay: the Lyapunov exponent at frozen gates", "nat/token"),
     "lag": ("lag", "token"),
 }
@@ -67,7 +74,7 @@ def retention(
     level : float, default 0.5
         What must be left, between 0 and 1.
     confidence : float, default 0.95
-        Nominal coverage of the intervals of the half-life.
+        Nominal coverage of the intervals.
     resamples : int, default 500
         Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
@@ -88,6 +95,9 @@ def retention(
           lag). ``half_life_median`` is the median over all heads, with ``half_life_median_interval`` (bound) over
           prompts.
         - ``half_life_rate`` (layer, head): log(level) / mean(log decay), tokens. ``mean_log_decay`` (layer, head).
+        - ``retention``, ``log_retention``, ``survival``, ``censored``, ``half_life_rate`` and ``mean_log_decay`` have
+          an ``_interval`` (bound, ...) over prompts, NaN for one. ``retention_quantile`` describes how starting points
+          differ and has none.
 
         Coordinates ``symbol`` and ``kind`` (layer). Where every channel and state has a decay of its own (kind
         "diagonal"), the entries along head are those decays, and the coordinates ``channel`` and ``state`` (head) say
@@ -149,47 +159,64 @@ def retention(
     sums = np.stack([np.cumsum(each, 1) for each in decays])  # layer, prompt, time, head
     sums = np.moveaxis(sums, 3, 1)  # layer, head, prompt, time
     shape = sums.shape[:2]
-    mean = np.empty((*shape, chosen.size))
+    by_prompt = np.empty((trace.prompts, *shape, chosen.size))
     quantiles = np.empty((len(QUANTILES), *shape, chosen.size))
     for i, lag in enumerate(chosen):
-        logs = (sums[..., lag:] - sums[..., :-lag]).reshape(*shape, -1)
-        mean[..., i] = logs.mean(-1)
-        quantiles[..., i] = np.quantile(logs, QUANTILES, axis=-1)
+        logs = sums[..., lag:] - sums[..., :-lag]
+        by_prompt[..., i] = np.moveaxis(logs.mean(-1), -1, 0)
+        quantiles[..., i] = np.quantile(logs.reshape(*shape, -1), QUANTILES, axis=-1)
+    mean = by_prompt.mean(0)
     half_life = np.empty(shape)
     interval = np.empty((2, *shape))
     picks = generator.integers(trace.prompts, size=(resamples, trace.prompts))
-    censored = np.empty(shape)
+    censored = np.empty((trace.prompts, *shape))
     survival = np.empty((*shape, chosen.size))
+    survival_interval = np.empty((2, *survival.shape))
     redrawn = np.empty((*shape, resamples))
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     for place in np.ndindex(*shape):
         durations, seen = half_lives(sums[place], level)
         curve = kaplan_meier(durations.ravel(), seen.ravel(), confidence=confidence)
-        redrawn[place] = _over_prompts(durations, seen, picks)
+        curves = _over_prompts(durations, seen, picks)
+        reached = curves <= 0.5 + 1e-12
+        redrawn[place] = np.where(reached.any(1), reached.argmax(1), np.inf)
         half_life[place], interval[0][place], interval[1][place] = curve.quantile(0.5)
-        censored[place] = curve.censored
+        censored[(slice(None), *place)] = 1 - seen.mean(1)
         survival[place] = curve.at(chosen)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    by_prompt = np.quantile(redrawn, tails, axis=-1, method="inverted_cdf")
+        at = curves[:, np.minimum(chosen, curves.shape[1] - 1)]
+        survival_interval[(slice(None), *place)] = np.quantile(at, tails, axis=0)
+    if trace.prompts == 1:
+        redrawn[...] = survival_interval[...] = np.nan
+    of_head = np.quantile(redrawn, tails, axis=-1, method="inverted_cdf")
     of_all = np.quantile(np.median(redrawn, (0, 1)), tails, method="inverted_cdf")
-    rate = np.stack([each.mean((0, 1)) for each in decays])
-    with np.errstate(divide="ignore"):
-        half_life_rate = np.log(level) / rate
+    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
+    log_interval = prompt_interval(by_prompt, **options)
+    rates = np.stack([each.mean(1) for each in decays], 1)  # prompt, layer, head
+    rate, rate_interval = rates.mean(0), prompt_interval(rates, **options)
+    with np.errstate(divide="ignore"):  # both are increasing in the mean log decay
+        half_life_rate, rate_life = np.log(level) / rate, np.log(level) / rate_interval
     per_head = ("layer", "head")
     dataset = xr.Dataset(
         {
             "retention": ((*per_head, "lag"), np.exp(mean)),
+            "retention_interval": (("bound", *per_head, "lag"), np.exp(log_interval)),
             "log_retention": ((*per_head, "lag"), mean),
+            "log_retention_interval": (("bound", *per_head, "lag"), log_interval),
             "retention_quantile": (("quantile", *per_head, "lag"), np.exp(quantiles)),
             "starts": ("lag", trace.prompts * (steps - chosen)),
             "half_life": (per_head, half_life),
             "half_life_interval": (("bound", *per_head), interval),
-            "half_life_prompt_interval": (("bound", *per_head), by_prompt),
+            "half_life_prompt_interval": (("bound", *per_head), of_head),
             "half_life_median": ((), float(np.median(half_life))),
             "half_life_median_interval": ("bound", of_all),
-            "censored": (per_head, censored),
+            "censored": (per_head, censored.mean(0)),
+            "censored_interval": (("bound", *per_head), prompt_interval(censored, **options)),
             "survival": ((*per_head, "lag"), survival),
+            "survival_interval": (("bound", *per_head, "lag"), survival_interval),
             "half_life_rate": (per_head, half_life_rate),
+            "half_life_rate_interval": (("bound", *per_head), rate_life),
             "mean_log_decay": (per_head, rate),
+            "mean_log_decay_interval": (("bound", *per_head), rate_interval),
         },
         coords={
             "layer": list(layers),
@@ -239,10 +266,8 @@ def half_lives(sums: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _over_prompts(durations: np.ndarray, seen: np.ndarray, picks: np.ndarray) -> np.ndarray:
-    """Kaplan-Meier medians with whole prompts redrawn, one a row of picks; NaN for one prompt."""
+    """Kaplan-Meier curves [resamples, 0 .. longest duration] with whole prompts redrawn, one a row of picks."""
     prompts = len(durations)
-    if prompts == 1:
-        return np.full(len(picks), np.nan)
     longest = int(durations.max())
     ends, cuts = np.zeros((prompts, longest + 1)), np.zeros((prompts, longest + 1))
     rows = np.broadcast_to(np.arange(prompts)[:, None], durations.shape)
@@ -252,6 +277,4 @@ def _over_prompts(durations: np.ndarray, seen: np.ndarray, picks: np.ndarray) ->
     np.add.at(weight, (np.arange(len(picks))[:, None], picks), 1)
     ended, gone = weight @ ends, weight @ (ends + cuts)
     at_risk = gone[:, ::-1].cumsum(1)[:, ::-1]
-    survival = np.cumprod(1 - ended / np.maximum(at_risk, 1), 1)
-    reached = survival <= 0.5 + 1e-12
-    return np.where(reached.any(1), reached.argmax(1), np.inf)
+    return np.cumprod(1 - ended / np.maximum(at_risk, 1), 1)

@@ -13,8 +13,9 @@ from tqdm.auto import tqdm
 
 from solomonic.models import HybridLM
 
-from .inputs import as_count, as_ids, as_lags, as_rng, state_layers
+from .inputs import as_count, as_ids, as_lags, as_level, as_rng, state_layers
 from .labelled import provenance, units
+from .over_prompts import prompt_interval, ratio_of_means, root_mean_interval
 from .products import embedding_table, replaced_embeddings
 
 __all__ = ["sensitivity"]
@@ -26,7 +27,9 @@ GATES = ("dt", "log_decay", "beta", "alpha", "B", "C", "q", "k", "q_fading", "k_
 _UNITS = {
     "norm": ("Frobenius norm of the derivative by the embedding at that lag", "1"),
     "norm_mean": ("the same, root mean square over prompts", "1"),
+    "norm_mean_interval": ("confidence interval of norm_mean, prompts redrawn", "1"),
     "ratio": ("norm with the gates differentiated over that with frozen gates", "1"),
+    "ratio_interval": ("confidence interval of ratio, prompts redrawn", "1"),
     "lag": ("lag behind the last token", "token"),
 }
 
@@ -38,6 +41,8 @@ def sensitivity(
     layers: Iterable[int] | int | None = None,
     lags: Iterable[int] | None = None,
     projections: int = 8,
+    confidence: float = 0.95,
+    resamples: int = 2000,
     rng: int | np.random.Generator | None = 0,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -64,18 +69,24 @@ def sensitivity(
         Lags in tokens, from 1 to T - 1; all of them by default, and lag 0 as well.
     projections : int, default 8
         Random directions v; the relative standard error of J is about 1 / sqrt(2 projections) or less.
+    confidence : float, default 0.95
+        Nominal coverage of the intervals.
+    resamples : int, default 2000
+        Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
-        Source of the directions.
+        Source of the directions and of the resamples.
     progress : bool, default False
         Whether to show a progress bar.
 
     Returns
     -------
     xarray.Dataset
-        Dims jacobian ("full", "frozen"), target ("layer 0", ..., "logits"), prompt, lag.
+        Dims jacobian ("full", "frozen"), target ("layer 0", ..., "logits"), prompt, lag, bound.
 
         - ``norm`` (jacobian, target, prompt, lag); ``norm_mean`` (jacobian, target, lag), root mean square over
-          prompts; ``ratio`` (target, lag), full over frozen.
+          prompts; ``ratio`` (target, lag), full over frozen. ``norm_mean_interval`` is the root of the studentized
+          interval of the mean square, with no upper end for fewer than four prompts; ``ratio_interval`` computes the
+          ratio anew for redrawn prompts. Both are NaN for one prompt.
 
         Attributes: provenance with the seed and checks: ``gates``, how many tensors were held fixed.
 
@@ -116,6 +127,7 @@ def sensitivity(
     steps = tokens.shape[1]
     chosen = np.arange(steps) if lags is None else as_lags(lags, steps)
     projections = as_count(projections, "projections")
+    confidence, resamples = as_level(confidence, "confidence"), as_count(resamples, "resamples")
     generator, seed = as_rng(rng)
     has_some = any(isinstance(layer.get("state"), Tensor) for layer in model.empty_memory().layers)
     stateful = state_layers(model, layers) if layers is not None or has_some else ()
@@ -126,20 +138,39 @@ def sensitivity(
         found, gates = _squares(model, text, stateful, projections, generator)
         squares[:, :, row] = found
     squares = squares[..., steps - 1 - chosen]
-    mean = np.sqrt(squares.mean(2))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(mean[1] > 0, mean[0] / mean[1], np.nan)
+    by_prompt = np.moveaxis(squares, 2, 0)
+    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
     arguments = {"ids": tokens, "layers": stateful, "lags": chosen, "projections": projections}
+    arguments |= {"confidence": confidence, "resamples": resamples}
     dataset = xr.Dataset(
         {
             "norm": (("jacobian", "target", "prompt", "lag"), np.sqrt(squares)),
-            "norm_mean": (("jacobian", "target", "lag"), mean),
-            "ratio": (("target", "lag"), ratio),
+            "norm_mean": (("jacobian", "target", "lag"), np.sqrt(by_prompt.mean(0))),
+            "norm_mean_interval": (
+                ("bound", "jacobian", "target", "lag"),
+                root_mean_interval(by_prompt, **options),
+            ),
+            "ratio": (("target", "lag"), _gap(by_prompt, 0)),
+            "ratio_interval": (("bound", "target", "lag"), prompt_interval(by_prompt, _gap, **options)),
         },
-        {"jacobian": ["full", "frozen"], "target": targets, "prompt": np.arange(len(tokens)), "lag": chosen},
-        provenance("sensitivity", model=model, arguments=arguments, seed=seed, checks={"gates": gates}),
+        {
+            "jacobian": ["full", "frozen"],
+            "target": targets,
+            "prompt": np.arange(len(tokens)),
+            "lag": chosen,
+            "bound": ["lower", "upper"],
+        },
+        {
+            **provenance("sensitivity", model=model, arguments=arguments, seed=seed, checks={"gates": gates}),
+            "confidence": confidence,
+        },
     )
     return units(dataset, _UNITS)
+
+
+def _gap(squares: np.ndarray, axis: int) -> np.ndarray:
+    """Norm over the norm at frozen gates, which stand on the axis after that of the prompts."""
+    return np.sqrt(ratio_of_means(squares, axis))
 
 
 def _squares(

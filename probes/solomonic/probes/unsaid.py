@@ -98,6 +98,10 @@ def unsaid(
     The pair is a proof by example and needs no tolerance: whatever the directions are worth, the tokens were said and
     compared. Alpha is found by trying ``amount`` and then halving the interval ten times.
 
+    This is one text, so that there are no prompts to redraw: for an interval call it on several texts, and hand what is
+    to be compared to :func:`bootstrap_interval`, a row a text. "How much of a state is used, seen and needed" in the
+    documentation has an example.
+
     References
     ----------
     Liu, Soatto et al., "Observability of latent states in generative AI models" (arXiv:2405.14061): indistinguishable

@@ -222,6 +222,38 @@ def bands(ax: Axes, layers: np.ndarray, heads: int) -> np.ndarray:
     return where
 
 
+def bounds(result: xr.Dataset, name: str, *dims: str, **chosen: Any) -> np.ndarray | None:
+    """Lower and upper bound [2, ...] of an interval, its dims in that order and some of them chosen; None without."""
+    if name not in result:
+        return None
+    return result[name].sel(bound=["lower", "upper"], **chosen).transpose("bound", *dims).to_numpy()
+
+
+def shade(ax: Axes, x: np.ndarray, limits: np.ndarray | None, tint: Any, *, alpha: float = 0.16) -> None:
+    """The light band of a curve's interval, where it is known."""
+    if limits is None or not np.isfinite(limits).all(0).any():
+        return
+    low, high = limits
+    ax.fill_between(x, low, high, where=np.isfinite(limits).all(0), color=tint, alpha=alpha, linewidth=0)
+
+
+def keep_curves_large(ax: Axes, top: float, bottom: float = 0.0) -> None:
+    """Let bands leave the axes rather than press the curves between ``bottom`` and ``top`` flat."""
+    room = 2.0 * (top - bottom)
+    if room > 0:
+        low, high = max(ax.dataLim.y0, bottom - room), min(ax.dataLim.y1, top + room)
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+
+
+def whiskers(ax: Axes, at: Any, limits: np.ndarray | None, tint: Any, *, across: bool = False, **style: Any) -> None:
+    """Thin bars of the intervals of points, upright or ``across``, where they are known."""
+    if limits is None or not np.isfinite(limits).all(0).any():
+        return
+    known = np.isfinite(limits).all(0)
+    draw = ax.hlines if across else ax.vlines
+    draw(np.asarray(at)[known], *limits[:, known], **{"color": tint, "linewidth": 1.1, "alpha": 0.75, **style})
+
+
 def sparse(x: np.ndarray, count: int = 12, shift: float = 0.0) -> list[int]:
     """Indices of about ``count`` values spread evenly in their logarithm: where to put markers."""
     where = np.log(np.maximum(x, 1e-300))
@@ -319,7 +351,9 @@ def in_bins(
 
 
 def legend(ax: Axes, **kwargs: Any) -> None:
-    """A legend without a frame whose names are shown as they are (a dollar sign is a dollar sign)."""
+    """A legend without a frame whose names are shown as they are (a dollar sign is a dollar sign); none of nothing."""
+    if not ax.get_legend_handles_labels()[0]:
+        return
     shown = ax.legend(frameon=False, fontsize="small", **kwargs)
     for text in shown.get_texts():
         text.set_parse_math(False)

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import axes, colour, plain, variables
+from ._style import axes, bounds, colour, plain, variables, whiskers
 
 
 def decay_law(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
@@ -22,8 +22,8 @@ def decay_law(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        A row a law, the best at the top, with two standard errors to both sides. Laws whose line touches 0 cannot be
-        told from the best one.
+        A row a law, the best at the top, with its interval over prompts (two standard errors to both sides where the
+        Dataset has none). Laws whose line touches 0 cannot be told from the best one.
 
     Raises
     ------
@@ -44,7 +44,9 @@ def decay_law(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     order = np.argsort(result["behind"].to_numpy(), kind="stable")
     behind, error = (result[name].to_numpy()[order] for name in ("behind", "behind_error"))
     row = np.arange(order.size)
-    ax.hlines(row, behind - 2 * error, behind + 2 * error, color=colour("blue"), linewidth=1.6, alpha=0.7)
+    limits = bounds(result, "behind_interval", "law")
+    limits = np.stack([behind - 2 * error, behind + 2 * error]) if limits is None else limits[:, order]
+    whiskers(ax, row, limits, colour("blue"), across=True, linewidth=1.6)
     ax.plot(behind, row, color=colour("blue"), marker="o", markersize=5, linestyle="none")
     ax.axvline(0, color=colour("ink"), linewidth=0.8, alpha=0.5)
     ax.set_yticks(row, [str(name).replace("+", " and ") for name in result["law"].to_numpy()[order]])

@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 
 from ..edit import EditResult
 from ..statistics import bootstrap_interval
-from ._style import axes, colour, layer_lines, legend, plain, variables
+from ._style import axes, bounds, colour, keep_curves_large, layer_lines, legend, plain, shade, variables
 
 _VALUES = {"kl": "change of the prediction, bits", "effect": "effect on the logit difference, nats"}
 
 
 def edit(
-    result: EditResult | xr.Dataset, *, value: str = "kl", confidence: float = 0.95, ax: Axes | None = None
+    result: EditResult | xr.Dataset, *, value: str = "kl", confidence: float | None = None, ax: Axes | None = None
 ) -> Axes:
     r"""Draw the mean effect of every intervention over the tokens after it.
 
@@ -24,8 +24,8 @@ def edit(
         What :func:`solomonic.probes.edit` returns, or its ``.effects``.
     value : {"kl", "effect"}, default "kl"
         The divergence from the run without the edit, or the effect on the logit difference.
-    confidence : float, default 0.95
-        Nominal coverage of the intervals.
+    confidence : float, optional
+        Nominal coverage of the intervals; by default those of the Dataset, or 0.95 where it has none.
     ax : Axes or None
         Where to draw; None makes a figure.
 
@@ -57,17 +57,20 @@ def edit(
     plain(ax)
     time = effects["time"].to_numpy()
     table = effects[value].transpose("intervention", "prompt", "time").to_numpy()
+    held = bounds(effects, f"{value}_mean_interval", "intervention", "time") if confidence is None else None
     names, starts = (effects[name].to_numpy() for name in ("edits", "first_time"))
     for row, (values, name, start) in enumerate(zip(table, names, starts, strict=True)):
         tint, style = layer_lines(row)
         after = time > start
         lag, shown = time[after] - start, values[:, after]
-        if len(shown) > 1 and lag.size:
-            low, high = bootstrap_interval(shown, method="studentized", confidence=confidence, rng=0)
-            if value == "kl":  # a divergence is not negative
-                low = np.maximum(low, 0.0)
-            ax.fill_between(lag, low, high, color=colour(tint), alpha=0.15, linewidth=0)
+        if held is not None:
+            shade(ax, lag, held[:, row, after], colour(tint))
+        elif len(shown) > 1 and lag.size:
+            limits = bootstrap_interval(shown, method="studentized", confidence=confidence or 0.95, rng=0)
+            shade(ax, lag, np.maximum(limits, 0.0) if value == "kl" else limits, colour(tint))
         ax.plot(lag, shown.mean(0), color=colour(tint), linestyle=style, linewidth=1.4, label=str(name))
+    means = np.concatenate([np.zeros(1), *(np.nanmean(v[:, time > s], 0) for v, s in zip(table, starts, strict=True))])
+    keep_curves_large(ax, float(means.max()), float(means.min()))
     ax.axhline(0.0, color=colour("ink"), linewidth=0.6, alpha=0.5)
     ax.set_xlabel("tokens after the edit")
     ax.set_ylabel(_VALUES[value])

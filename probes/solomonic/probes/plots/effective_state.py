@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import axes, colour, layer_lines, legend, plain, variables
+from ._style import axes, bounds, colour, layer_lines, legend, plain, shade, variables
 
 
 def effective_state(result: xr.Dataset, *, part: str | None = None, ax: Axes | None = None) -> Axes:
@@ -24,8 +24,8 @@ def effective_state(result: xr.Dataset, *, part: str | None = None, ax: Axes | N
     Returns
     -------
     Axes
-        One thin line a head, the median over prompts of ``order``; a thick one a layer, the mean of its heads. The
-        dashed grey line is the size at hand.
+        One thin line a head, the mean over prompts of ``order``; a thick one a layer, the mean of its heads, with the
+        band of its interval over prompts. The dashed grey line is the size at hand.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def effective_state(result: xr.Dataset, *, part: str | None = None, ax: Axes | N
         raise ValueError(f"part: expected one of {', '.join(offered)}, got {part!r}")
     ax = axes(ax)
     plain(ax)
-    order = result["order"].sel(part=part).median("prompt")
+    order = result["order"].sel(part=part).mean("prompt")
     nominal = result["nominal"].sel(part=part).max(("prompt", "layer", "head"))
     cut = result["cut"].to_numpy()
     many = order.sizes["layer"] * order.sizes["head"] > 64
@@ -60,6 +60,7 @@ def effective_state(result: xr.Dataset, *, part: str | None = None, ax: Axes | N
         tint, line = layer_lines(number)
         for curve in [] if many else curves:
             ax.plot(cut, curve, color=colour(tint), linewidth=0.7, alpha=0.45)
+        shade(ax, cut, bounds(result, "order_curve_interval", "cut", part=part, layer=layer), colour(tint))
         ax.plot(cut, np.nanmean(curves, 0), color=colour(tint), linestyle=line, linewidth=1.8, label=f"layer {layer}")
     ax.plot(cut, nominal, color=colour("ink"), alpha=0.55, linewidth=1, linestyle=(0, (5, 3)), label="size at hand")
     ax.set_ylim(0, float(nominal.max()) * 1.08)

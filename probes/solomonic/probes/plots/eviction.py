@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import PowerFormatter, axes, colour, layer_lines, legend, plain, variables
+from ._style import PowerFormatter, axes, bounds, colour, layer_lines, legend, plain, variables, whiskers
 
 _MARKERS = "os^Dv<>P"
 
@@ -25,7 +25,8 @@ def eviction(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
         A mark for each token of each prompt, filled where it is stored; colour and shape say the layer. Divergences
-        stand on a log axis, from which those that are exactly 0 are left out; changes of the loss on a linear one.
+        stand on a log axis, from which those that are exactly 0 are left out; changes of the loss on a linear one. To
+        the right of them the means of stored tokens and of others over prompts, with the bars of their intervals.
 
     Raises
     ------
@@ -64,7 +65,38 @@ def eviction(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     if divergence and np.any(result["effect"].to_numpy() > 0):
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(PowerFormatter())
+    if "stored_effect_mean" in result:
+        _means(ax, result, divergence)
     ax.set_xlabel("innovation of the token")
     ax.set_ylabel("change of what follows, bits" if divergence else "loss without the token minus with it, bits")
     legend(ax, loc="best")
     return ax
+
+
+def _means(ax: Axes, result: xr.Dataset, divergence: bool) -> None:
+    """Means over prompts beside the right edge, filled for stored tokens, with their intervals."""
+    beside = ax.get_yaxis_transform()
+    step = 0.028
+    for place in range(result.sizes["layer"]):
+        tint = colour(layer_lines(place)[0])
+        for side, (name, face) in enumerate((("stored", tint), ("other", "none"))):
+            mean = float(result[f"{name}_effect_mean"][place])
+            if not np.isfinite(mean) or (divergence and mean <= 0):
+                continue
+            x = 1.03 + step * (2 * place + side) + 0.02 * place
+            limits = bounds(result.isel(layer=[place]), f"{name}_effect_mean_interval", "layer")
+            if limits is not None and divergence:
+                limits = np.maximum(limits, 1e-3 * mean)
+            whiskers(ax, [x], limits, tint, transform=beside, clip_on=False)
+            ax.plot(
+                [x],
+                [mean],
+                transform=beside,
+                clip_on=False,
+                linestyle="none",
+                marker=_MARKERS[place % len(_MARKERS)],
+                markersize=6,
+                color=tint,
+                markerfacecolor=face,
+            )
+    ax.text(1.03, 1.02, "means", transform=ax.transAxes, fontsize="small", parse_math=False)

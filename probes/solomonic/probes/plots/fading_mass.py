@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import axes, bands, colour, variables
+from ._style import axes, bands, bounds, colour, variables, whiskers
 
 
 def fading_mass(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
@@ -22,7 +22,8 @@ def fading_mass(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        The share runs from 0 (window only) to 1 (fading tokens only); a band a layer, a dot a head.
+        The share runs from 0 (window only) to 1 (fading tokens only); a band a layer, a dot a head with
+        the bar of its interval over prompts.
 
     Raises
     ------
@@ -49,6 +50,9 @@ def fading_mass(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
             [0.0, float(values[place])], [float(where[place])] * 2, color=colour("orange"), linewidth=1.4, alpha=0.7
         )
     ax.plot(values.ravel(), where.ravel(), color=colour("orange"), marker="o", markersize=5, linestyle="none")
+    limits = bounds(result.sel(layer=share["layer"]), "fading_mass_interval", "layer", "head")
+    if limits is not None:
+        whiskers(ax, where.ravel(), limits.reshape(2, -1), colour("ink"), across=True, zorder=3)
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of the attention on fading tokens")
     return ax

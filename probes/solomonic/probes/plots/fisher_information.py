@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import PowerFormatter, axes, colour, legend, looks, plain, variables
+from ._style import PowerFormatter, axes, bounds, colour, legend, looks, plain, variables, whiskers
 
 _NAMES = {
     "effective": "effective share of the parameters",
@@ -37,7 +37,7 @@ def fisher_information(
     -------
     Axes
         Of one checkpoint a line for each kind, one mark a layer; of several, a curve for each kind over the tokens
-        seen, all layers together.
+        seen, all layers together. Bars are the intervals over prompts.
 
     Raises
     ------
@@ -57,11 +57,12 @@ def fisher_information(
     variables(result, "fisher_mean" if value == "fisher" else value, "kind", "layer", "size")
     ax = axes(ax)
     plain(ax)
-    data, name = _data(result, value, strength)
+    data, row, name = _data(result, value, strength)
+    here = {"lambda": result["lambda"].to_numpy()[row]} if row is not None else {}
     kinds = list(dict.fromkeys(result["kind"].to_numpy().tolist()))
     path = "checkpoint" in data.dims
     layers = np.unique(result["layer"].to_numpy())
-    for kind, look in looks(kinds).items():
+    for number, (kind, look) in enumerate(looks(kinds).items()):
         inside = result["kind"].to_numpy() == kind
         size = result["size"].to_numpy()[inside]
         chosen = data.isel(block=np.flatnonzero(inside))
@@ -69,11 +70,19 @@ def fisher_information(
             x = result["tokens"].to_numpy() if "tokens" in result else np.arange(data.sizes["checkpoint"])
             x = np.arange(len(x)) if np.isnan(x).any() else x
             y = chosen.sum("block").to_numpy() / size.sum()
+            limits = bounds(result, f"{value}_group_interval", "checkpoint", **here, group=kind)
+            limits = None if limits is None else limits / size.sum()
         else:
-            x = np.searchsorted(layers, result["layer"].to_numpy()[inside])
+            beside = 0.3 * ((number + 0.5) / len(kinds) - 0.5)  # bars side by side
+            x = np.searchsorted(layers, result["layer"].to_numpy()[inside]) + beside
             y = chosen.to_numpy() / size
+            own = "fisher_mean_interval" if value == "fisher" else f"{value}_interval"
+            limits = bounds(result, own, "block", **here)
+            limits = None if limits is None else limits[:, inside] / size
         shown = np.where(y > 0, y, np.nan)
         style: dict[str, Any] = {"color": colour(look.colour), "marker": look.marker, "label": kind}
+        if limits is not None:
+            whiskers(ax, x, np.where(y > 0, np.maximum(limits, 0.2 * y), np.nan), colour(look.colour), alpha=0.5)
         ax.plot(x, shown, linestyle=look.linestyle, linewidth=1.2, markersize=4.5, **style)
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(PowerFormatter())
@@ -88,11 +97,12 @@ def fisher_information(
     return ax
 
 
-def _data(result: xr.Dataset, value: str, strength: float | None) -> tuple[xr.DataArray, str]:
+def _data(result: xr.Dataset, value: str, strength: float | None) -> tuple[xr.DataArray, int | None, str]:
+    """What is drawn, the row of its lambda where it has one, and the name of the axis."""
     if value == "fisher":
-        return result["fisher_mean"], _NAMES[value]
+        return result["fisher_mean"], None, _NAMES[value]
     grid = result["lambda"].to_numpy()
     if strength is not None and not strength > 0:
         raise ValueError(f"strength: expected a positive lambda, got {strength!r}")
     row = len(grid) // 2 if strength is None else int(np.abs(np.log(grid / strength)).argmin())
-    return result[value].isel({"lambda": row}), f"{_NAMES[value]} (λ = {grid[row]:.0e})"
+    return result[value].isel({"lambda": row}), row, f"{_NAMES[value]} (λ = {grid[row]:.0e})"

@@ -13,8 +13,9 @@ from ._style import PowerFormatter, axes, bands, colour, variables
 def half_lives(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     r"""Draw the half-life of every head, min {tau : R(s + tau, s) <= 1/2}, tokens, on a log axis; a band a layer.
 
-    Dots are Kaplan-Meier medians with their intervals. An arrow stands where half of the states outlived the run (the
-    half-life is longer than what could be seen), and at an interval that has no upper end.
+    Dots are Kaplan-Meier medians with their intervals over prompts, or, of one prompt, over starting points. An arrow
+    stands where half of the states outlived the run (the half-life is longer than what could be seen), and at an
+    interval that has no upper end.
 
     Parameters
     ----------
@@ -45,7 +46,9 @@ def half_lives(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     ax = axes(ax, size=(6.4, 1.2 + 0.7 * found.sizes["layer"]))
     where = bands(ax, found["layer"].to_numpy(), found.sizes["head"])
     values = found.to_numpy()
-    band = result.get("half_life_interval")
+    band = result.get("half_life_prompt_interval")
+    if band is None or bool(band.isnull().all()):
+        band = result.get("half_life_interval")
     lower, upper = (
         (band.sel(bound=b).transpose("layer", "head").to_numpy() for b in ("lower", "upper"))
         if band is not None

@@ -8,7 +8,21 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import axes, colour, in_bins, layer_lines, legend, log_bits, log_lags, mark, named, plain, variables
+from ._style import (
+    axes,
+    bounds,
+    colour,
+    in_bins,
+    layer_lines,
+    legend,
+    log_bits,
+    log_lags,
+    mark,
+    named,
+    plain,
+    shade,
+    variables,
+)
 
 _PATHS = {
     "all": ("ink", "-", "both paths"),
@@ -32,7 +46,7 @@ def layer_influence(result: xr.Dataset | Mapping[str, xr.Dataset], *, ax: Axes |
     -------
     Axes
         Upright lines mark W and 2W; a curve ends where the influence is exactly 0. More than 40 lags are drawn as root
-        mean squares over bins, which never reach across W and 2W.
+        mean squares over bins, which never reach across W and 2W. The bands are those of the intervals over prompts.
 
     Raises
     ------
@@ -50,7 +64,7 @@ def layer_influence(result: xr.Dataset | Mapping[str, xr.Dataset], *, ax: Axes |
     """
     results = named(result)
     ax = axes(ax)
-    drawn: list[tuple[str, str, object, np.ndarray, np.ndarray]] = []
+    drawn: list[tuple[str, str, object, np.ndarray, np.ndarray, np.ndarray | None]] = []
     single = isinstance(result, xr.Dataset)
     for number, (name, one) in enumerate(results.items()):
         variables(one, "influence_mean")
@@ -62,18 +76,24 @@ def layer_influence(result: xr.Dataset | Mapping[str, xr.Dataset], *, ax: Axes |
                 (tint, line), label = layer_lines(number), name
             values = one["influence_mean"].sel(path=path).sortby("lag")
             values = values.sel(lag=values["lag"] >= 1)
-            lag, height = in_bins(values["lag"].to_numpy(), values.to_numpy(), (window, 2 * window))
-            drawn.append((label, tint, line, lag, height))
-    positive = np.concatenate([v[v > 0] for *_, v in drawn])
-    largest = max(float(lag[-1]) for *_, lag, _ in drawn)
-    smallest = min(float(lag[0]) for *_, lag, _ in drawn)
+            place, edges = values["lag"].to_numpy(), (window, 2 * window)
+            lag, height = in_bins(place, values.to_numpy(), edges)
+            limits = bounds(one.sel(lag=place), "influence_mean_interval", "lag", path=path)
+            if limits is not None:
+                limits = np.stack([in_bins(place, each, edges)[1] for each in limits])
+            drawn.append((label, tint, line, lag, height, limits))
+    positive = np.concatenate([v[v > 0] for *_, v, _ in drawn])
+    largest = max(float(lag[-1]) for *_, lag, _, _ in drawn)
+    smallest = min(float(lag[0]) for *_, lag, _, _ in drawn)
     top = float(positive.max()) if positive.size else 1.0
     low = max(float(positive.min()), top * 1e-8) if positive.size else 1e-3
     plain(ax)
     log_lags(ax, largest, smallest=smallest)
     log_bits(ax, low / 2, top * 2)
-    for label, tint, line, lag, values in drawn:
+    for label, tint, line, lag, values, limits in drawn:
         shown = np.where(values > 0, values, np.nan)
+        if limits is not None:
+            shade(ax, lag, np.where(values > 0, limits, np.nan), colour(tint))
         ax.plot(lag, shown, color=colour(tint), linestyle=line, linewidth=1.5, label=label)
     for window in sorted({int(one.attrs.get("window", 0)) for one in results.values()} - {0}):
         for lag, name in ((window, "W"), (2 * window, "2W")):

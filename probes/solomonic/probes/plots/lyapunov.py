@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import axes, colour, layer_lines, legend, plain, variables
+from ._style import axes, bounds, colour, layer_lines, legend, plain, variables, whiskers
 
 
 def lyapunov(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
@@ -22,7 +22,8 @@ def lyapunov(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        A line an exponent; the dashed line is the largest one at frozen gates. Minus infinity is not drawn.
+        A line an exponent, with the bar of its interval at the end; the dashed line is the largest one at frozen gates,
+        with a light stripe for its interval. Minus infinity is not drawn.
 
     Raises
     ------
@@ -48,6 +49,15 @@ def lyapunov(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         seen = np.isfinite(mean[:, mode])
         label = f"exponent {mode + 1}" if seen.any() else f"exponent {mode + 1}: minus infinity"
         ax.plot(time[seen], mean[seen, mode], color=colour(tint), linestyle=line, linewidth=1.5, label=label)
+    limits = bounds(result, "exponent_interval", "mode")
+    if limits is not None:
+        step = 0.012 * float(time[-1] - time[0] or time[-1])
+        for mode in range(growth.shape[1]):
+            at, tint = time[-1] + step * (mode + 1), colour(layer_lines(mode)[0])
+            whiskers(ax, [at], limits[:, [mode]], tint, linewidth=1.6)
+    frozen = bounds(result, "frozen_interval", "mode")
+    if frozen is not None and np.isfinite(frozen[:, 0]).all():
+        ax.axhspan(*frozen[:, 0], color=colour("ink"), alpha=0.08, linewidth=0)
     slowest = float(result["frozen"][0])
     if np.isfinite(slowest):
         ax.axhline(

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import PowerFormatter, axes, colour, layer_lines, legend, log_lags, plain, variables
+from ._style import PowerFormatter, axes, bounds, colour, layer_lines, legend, log_lags, plain, shade, variables
 
 _NAMES = {
     "fisher": "Fisher information about the input",
@@ -31,7 +31,7 @@ def memory_curve(result: xr.Dataset, *, kind: str = "fisher", ax: Axes | None = 
     -------
     Axes
         A line a layer and part; registers are dashed. The place of lag 0 is that of lag 1, moved to the left by one:
-        the axis shows the number of steps that the input has been held.
+        the axis shows the number of steps that the input has been held. Bands are the intervals over prompts.
 
     Raises
     ------
@@ -67,6 +67,9 @@ def memory_curve(result: xr.Dataset, *, kind: str = "fisher", ax: Axes | None = 
             tint, _ = layer_lines(number)
             line = (0, (5, 1.5)) if part == "register" else "-"
             name = f"layer {layer}" + (", register" if part == "register" else "")
+            chosen = {"layer": layer} if kind == "decoded" else {"layer": layer, "part": part}
+            dim = "decoded_lag" if kind == "decoded" else "lag"
+            shade(ax, held, bounds(result, f"{kind}_curve_interval", dim, **chosen), colour(tint))
             shown = np.where(curve > 0, curve, np.nan) if kind == "fisher" else curve
             ax.plot(held, shown, color=colour(tint), linestyle=line, linewidth=1.5, label=name)
     if kind == "fisher":

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import axes, colour, end_labels, looks
+from ._style import axes, colour, end_labels, looks, whiskers
 
 _LABELS = {
     "lag": "distance to the answer, tokens",
@@ -70,12 +70,14 @@ def recall_study(table: xr.Dataset, *, by: str = "lag", pairs: int | None = None
         look, tint = style[model], colour(style[model].colour)
         at = x + 0.3 * ((i + 0.5) / len(known) - 0.5)  # intervals beside each other
         ax.plot(at, mean, color=tint, marker=look.marker, linestyle=look.linestyle, linewidth=1.4, markersize=5)
-        ax.vlines(at, low, high, color=tint, linewidth=0.9, alpha=0.7)
+        whiskers(ax, at, np.stack([low, high]), tint, linewidth=0.9, alpha=0.7)
         last = np.flatnonzero(np.isfinite(mean))[-1]
         ends.append((float(at[last]), float(mean[last]), model, tint))
         if by == "stored" and "random" not in model:
-            chance = table["far_by_random"].sel(pairs=pairs, model=model, bound="mean").values
+            random = table["far_by_random"].sel(pairs=pairs, model=model)
+            chance, *limits = (random.sel(bound=b).values for b in ("mean", "low", "high"))
             ax.plot(at, chance, color=tint, linewidth=0.9, alpha=0.8, linestyle=(0, (1, 2)))
+            whiskers(ax, at + 0.02, np.stack(limits), tint, linewidth=0.9, alpha=0.5, linestyle=(0, (1, 2)))
     ax.set_xticks(x, ticks)
     ax.set_xlabel(_LABELS[by])
     ax.set_ylabel("share of questions answered" + (", farthest distances" if by == "stored" else " rightly"))

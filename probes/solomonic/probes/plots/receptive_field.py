@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from ._style import PowerFormatter, axes, bands, colour, legend, variables
+from ._style import PowerFormatter, axes, bands, bounds, colour, legend, variables, whiskers
 
 _LOOKS = {"state": ("orange", "o", "state"), "attention": ("blue", "s", "attention")}
 
@@ -25,8 +25,8 @@ def receptive_field(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        A mark a head at its mean distance, with a line to the lag within which the share of its weights lies. Distances
-        below half a token are drawn there.
+        A mark a head at its mean distance, with the bar of its interval over prompts, and a faint line to the lag
+        within which the share of its weights lies. Distances below half a token are drawn there.
 
     Raises
     ------
@@ -55,6 +55,7 @@ def receptive_field(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(0.45, float(far.max()) * 1.3)
     ax.xaxis.set_major_formatter(PowerFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
+    limits = bounds(result, "distance_mean_interval", "part", "layer", "head")
     for number, part in enumerate(parts):
         tint, marker, name = _LOOKS.get(part, ("green", "D", str(part)))
         label: str | None = name
@@ -64,7 +65,10 @@ def receptive_field(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
                 continue
             y = where[layer, number * heads + head]
             start, end = max(value, 0.5), max(float(span[number, layer, head]), 0.5)
-            ax.plot([start, end], [y, y], color=colour(tint), linewidth=1.2, alpha=0.6)
+            ax.plot([start, end], [y, y], color=colour(tint), linewidth=1.0, alpha=0.4)
+            if limits is not None:
+                known = np.maximum(limits[:, number, layer, [head]], 0.5)
+                whiskers(ax, [y], known, colour(tint), across=True, linewidth=3.0, alpha=0.5)
             ax.plot([start], [y], color=colour(tint), marker=marker, markersize=4.5, linestyle="none", label=label)
             label = None
     ax.set_xlabel("how far back a head reads, tokens")

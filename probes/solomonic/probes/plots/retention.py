@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import axes, colour, layer_lines, legend, log_lags, plain, variables
+from ._style import axes, bounds, colour, layer_lines, legend, log_lags, plain, shade, variables
 
 
 def retention(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
@@ -22,7 +22,8 @@ def retention(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Of more than 64 heads only the median of each layer is drawn.
+        With the bands of the intervals over prompts. Of more than 64 heads only the median of each layer is drawn,
+        without.
 
     Raises
     ------
@@ -49,6 +50,9 @@ def retention(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     many = share.sizes["layer"] * share.sizes["head"] > 64
     for number, layer in enumerate(share["layer"].to_numpy()):
         tint, line = layer_lines(number)
+        limits = None if many else bounds(result, "retention_interval", "head", "lag", layer=layer)
+        for each in [] if limits is None else np.moveaxis(limits, 1, 0):
+            shade(ax, lag[shown], each[:, shown], colour(tint), alpha=0.09)
         curves = share.sel(layer=layer).to_numpy()
         for i, curve in enumerate(np.nanmedian(curves, 0, keepdims=True) if many else curves):
             if np.isfinite(curve).any():

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ._style import axes, colour, in_bins, layer_lines, legend, log_bits, log_lags, plain, variables
+from ._style import axes, bounds, colour, in_bins, layer_lines, legend, log_bits, log_lags, plain, shade, variables
 
 
 def sensitivity(result: xr.Dataset, *, targets: list[str] | None = None, ax: Axes | None = None) -> Axes:
@@ -25,6 +25,7 @@ def sensitivity(result: xr.Dataset, *, targets: list[str] | None = None, ax: Axe
     -------
     Axes
         Solid lines are the whole derivative, dotted ones that at frozen gates; root mean squares over bins of lags.
+        The bands are those of the intervals over prompts, and in a bin the root mean square of their bounds.
 
     Raises
     ------
@@ -59,6 +60,9 @@ def sensitivity(result: xr.Dataset, *, targets: list[str] | None = None, ax: Axe
             y = np.where(y > 0, y, np.nan)
             if np.isfinite(y).any():
                 low, high = min(low, float(np.nanmin(y))), max(high, float(np.nanmax(y)))
+            limits = bounds(seen, "norm_mean_interval", "lag", jacobian=kind, target=target)
+            if limits is not None:
+                shade(ax, x, np.stack([in_bins(lag, each, ())[1] for each in limits]), colour(tint))
             name = kind if len(chosen) == 1 else f"{target}, {kind}"
             ax.plot(x, y, color=colour(tint), linestyle=line, linewidth=1.6, label=name)
     if high > 0:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from ..divergence import kl_bits
 from ..statistics import bootstrap_interval
 from ..transplant import Transplant
-from ._style import axes, colour, legend, looks, named, plain, sparse
+from ._style import axes, colour, keep_curves_large, legend, looks, named, plain, shade, sparse
 
 
 def transplant(result: Transplant | dict[str, Transplant], *, confidence: float = 0.95, ax: Axes | None = None) -> Axes:
@@ -46,15 +46,18 @@ def transplant(result: Transplant | dict[str, Transplant], *, confidence: float 
     found = named(result, kind=Transplant)
     ax = axes(ax)
     plain(ax)
+    tops = [0.0]
     for name, look in looks(found).items():
         kl = kl_bits(found[name].baseline.detach(), found[name].logits.detach()).cpu().numpy()
+        tops.append(float(kl.mean(0).max()))
         read = 1 + np.arange(kl.shape[1])
         tint = colour(look.colour)
         if len(kl) > 1:
-            low, high = bootstrap_interval(kl, method="studentized", confidence=confidence, rng=0)
-            ax.fill_between(read, np.maximum(low, 0.0), high, color=tint, alpha=0.15, linewidth=0)
+            limits = bootstrap_interval(kl, method="studentized", confidence=confidence, rng=0)
+            shade(ax, read, np.maximum(limits, 0.0), tint)
         ax.plot(read, kl.mean(0), color=tint, linestyle=look.linestyle, marker=look.marker, markersize=4.5,
                 markevery=sparse(read.astype(float)), label=name or None)  # fmt: skip
+    keep_curves_large(ax, max(tops))
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
     ax.set_xlabel("tokens read after the transplant")
     ax.set_ylabel("divergence from the receiver's own, bits")
