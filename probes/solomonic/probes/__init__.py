@@ -23,6 +23,7 @@ from .fading_by_memory import fading_by_memory
 from .fisher_information import fisher_information
 from .fisher_path import fisher_path
 from .head_operator import hidden_attention, receptive_field
+from .held_out_tests import held_out_interval, held_out_test, shuffle_test
 from .influence import layer_influence
 from .innovations import innovations
 from .interchange import interchange_subspace
@@ -79,6 +80,8 @@ __all__ = [
     "fisher_information",
     "fisher_path",
     "group_test",
+    "held_out_interval",
+    "held_out_test",
     "hidden_attention",
     "innovations",
     "interchange_subspace",
@@ -100,6 +103,7 @@ __all__ = [
     "retention",
     "save_dataset",
     "sensitivity",
+    "shuffle_test",
     "split_law",
     "state_probe",
     "steer",

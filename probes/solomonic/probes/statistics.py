@@ -16,6 +16,9 @@ __all__ = ["KaplanMeier", "bootstrap_interval", "kaplan_meier"]
 
 #: Numbers that one step of the bootstrap may hold at once.
 _HELD = 1 << 23
+#: How much further out the tails of studentized intervals are taken for skewed samples; 0 is Hall's interval. Chosen by
+#: simulation (benchmarks/calibration.py): what is left of the error of coverage is of the order skewness^2 / n.
+_WIDER = 6.0
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
@@ -41,6 +44,7 @@ def bootstrap_interval(
     confidence: float = 0.95,
     resamples: int = 2000,
     method: str = "percentile",
+    shares: bool = False,
     rng: int | np.random.Generator | None = None,
 ) -> np.ndarray:
     r"""Confidence interval of a statistic over independent samples, by resampling them with replacement.
@@ -64,7 +68,10 @@ def bootstrap_interval(
     method : {"percentile", "bca", "studentized"}, default "percentile"
         ``"bca"`` corrects for bias and skewness of the statistic; use it for means, not for medians.
         ``"studentized"`` (means only) resamples (mean - estimate) / standard error, and covers best where the samples
-        are few and skewed.
+        are few and skewed: take it for means.
+    shares : bool, default False
+        Whether the values are from 0 to 1; of "studentized" alone. The bounds are so too then, and samples that are all
+        0 or all 1 have an interval of some width. Bools are shares.
     rng : int, numpy.random.Generator or None
         Source of the resamples.
 
@@ -99,7 +106,9 @@ def bootstrap_interval(
     >>> bootstrap_interval(np.arange(20.0), rng=0).round(1)
     array([ 6.7, 12.2])
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = np.asarray(values)
+    shares = shares or values.dtype == bool
+    values = values.astype(np.float64)
     if values.ndim == 0 or values.shape[0] == 0:
         raise ValueError(f"values: expected samples along the first axis, got shape {values.shape}")
     confidence = as_level(confidence, "confidence")
@@ -114,6 +123,8 @@ def bootstrap_interval(
         raise ValueError(f"method: expected 'percentile', 'bca' or 'studentized', got {method!r}")
     if method == "studentized" and function is not _mean:
         raise ValueError("method: 'studentized' knows the standard error of a mean only; take 'percentile' or 'bca'")
+    if shares and ((values < 0) | (values > 1)).any():
+        raise ValueError("values: expected shares from 0 to 1; leave out shares=True for other numbers")
     generator, _ = as_rng(rng)
     n = values.shape[0]
     estimate = function(values, 0)
@@ -121,7 +132,7 @@ def bootstrap_interval(
         return np.full((2, *np.shape(estimate)), np.nan)
     index = generator.integers(n, size=(resamples, n))
     if method == "studentized":
-        return _studentized(values, index, confidence)
+        return _studentized(values, index, confidence, shares)
     drawn = _resampled(values, function, index)
     level = float(norm.cdf(-np.sqrt(n / (n - 1)) * student.ppf((1 + confidence) / 2, n - 1)))
     if method == "percentile":
@@ -142,19 +153,53 @@ def _resampled(values: np.ndarray, function: Any, index: np.ndarray) -> np.ndarr
     return np.concatenate(parts)
 
 
-def _studentized(values: np.ndarray, index: np.ndarray, confidence: float) -> np.ndarray:
-    """Bounds of the mean from the resampled t ratios."""
-    n, estimate = len(values), values.mean(0)
+def _studentized(values: np.ndarray, index: np.ndarray, confidence: float, shares: bool) -> np.ndarray:
+    """Bounds of the mean from the resampled t ratios; of shares that are 0 or 1, those of the score test."""
+    n, resamples, estimate = len(values), len(index), values.mean(0)
     centred = values - estimate
+    spread = (centred**2).mean(0)
     shift = _resampled(centred, _mean, index)
-    variance = np.maximum(_resampled(centred**2, _mean, index) - shift**2, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # resamples of one value have no spread
-        ratio = np.where(shift == 0, 0.0, shift / np.sqrt(variance / (n - 1)))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(ratio, [1 - tail, tail], axis=0, method="inverted_cdf")
-    error = centred.std(0, ddof=1) / np.sqrt(n)
-    with np.errstate(invalid="ignore"):  # equal samples: an interval of no width
-        return np.stack([np.where(error > 0, estimate - bound * error, estimate) for bound in (low, high)])
+    # Without a floor, resamples of one value would give infinite ratios. It seldom binds elsewhere.
+    variance = np.maximum(_resampled(centred**2, _mean, index) - shift**2, spread / n)
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal samples: an interval of no width
+        ratio = np.sort(np.where(shift == 0, 0.0, shift / np.sqrt(variance / (n - 1))), 0)
+    tail = (1 - confidence) / 2 * np.exp(-_WIDER * _skewness(centred, spread) ** 2 / n)
+    place = np.clip(np.ceil(tail * resamples).astype(np.int64) - 1, 0, resamples - 1)[None]
+    error = np.sqrt(spread / (n - 1))
+    low, high = (np.take_along_axis(ratio, at, 0)[0] for at in (place, resamples - 1 - place))
+    # Where one value is most of the samples, resamples fall on few points: never less than Student's interval there.
+    tied = (values == np.median(values, 0)).mean(0) > 0.5
+    normal = float(student.ppf((1 + confidence) / 2, n - 1))
+    low, high = np.where(tied, np.minimum(low, -normal), low), np.where(tied, np.maximum(high, normal), high)
+    bounds = [estimate - np.where(error > 0, reach * error, 0.0) for reach in (high, low)]
+    least, most = values.min(0), values.max(0)
+    # Of two different values: what the score test does not reject, too, were there no others.
+    two = ((values == least) | (values == most)).all(0) & (least < most) & (n > 2)
+    range_ = np.where(two, most - least, 1.0)
+    score = [
+        least + share * range_ for share in _wilson(np.where(two, (estimate - least) / range_, 0.0), n, confidence)
+    ]
+    bounds = [np.where(two, hull(b, s), b) for b, s, hull in zip(bounds, score, (np.minimum, np.maximum), strict=True)]
+    if shares:
+        sure = ((values == 0) | (values == 1)).all(0)
+        score = _wilson(np.where(sure, estimate, 0.0), n, confidence)
+        bounds = [np.where(sure, s, np.clip(b, 0.0, 1.0)) for b, s in zip(bounds, score, strict=True)]
+    return np.stack(bounds)
+
+
+def _skewness(centred: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """The sample's skewness, corrected for the count; 0 of equal samples."""
+    n = len(centred)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = ((centred / np.sqrt(spread)) ** 3).mean(0)
+    return np.nan_to_num(found) * np.sqrt(n * (n - 1)) / max(n - 2, 1)
+
+
+def _wilson(share: np.ndarray, n: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Shares that the score test does not reject."""
+    z2 = float(norm.ppf((1 + confidence) / 2)) ** 2
+    middle, width = share + z2 / (2 * n), np.sqrt(z2 * np.maximum(share * (1 - share), 0.0) / n + (z2 / (2 * n)) ** 2)
+    return np.maximum(middle - width, 0.0) / (1 + z2 / n), np.minimum((middle + width) / (1 + z2 / n), 1.0)
 
 
 def _bca(values: np.ndarray, function: Any, estimate: Any, drawn: np.ndarray, level: float) -> np.ndarray:
