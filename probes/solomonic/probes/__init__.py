@@ -32,6 +32,7 @@ from .linear_probe import linear_probe
 from .lyapunov import lyapunov
 from .memory_curve import memory_curve
 from .observability import observability
+from .ratios import ratio_interval
 from .recall_table import recall_markdown, recall_table
 from .report import report
 from .retention import retention
@@ -95,6 +96,7 @@ __all__ = [
     "paired_test",
     "plots",
     "prompts_needed",
+    "ratio_interval",
     "reach",
     "recall_markdown",
     "recall_table",

@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from solomonic.models import HybridLM, bits_per_token
 from solomonic.models.lm import mamba2_of
 
-from .inputs import as_count, as_ids, as_layers, as_level, as_rng
+from .inputs import as_count, as_ids, as_layers, as_level
 from .labelled import provenance, units
+from .ratios import ratio_interval
 from .recurrence import readout, steps
-from .statistics import bootstrap_interval
 from .taps import state_kind
 from .trace import Trace, trace
 
@@ -135,8 +135,6 @@ def compression(
     orders: Iterable[int] | None = None,
     share: float = 0.999,
     confidence: float = 0.95,
-    resamples: int = 2000,
-    rng: int | np.random.Generator | None = 0,
     progress: bool = False,
 ) -> xr.Dataset:
     r"""What smaller states cost: bits a token against the order, and the error of each head, predicted and measured.
@@ -158,10 +156,6 @@ def compression(
         Of the sum of the singular values, for ``proposed``.
     confidence : float, default 0.95
         Nominal coverage of ``cost_interval``.
-    resamples : int, default 2000
-        Resamples of the bootstrap over prompts.
-    rng : int, numpy.random.Generator or None
-        Source of the resamples.
     progress : bool, default False
         Whether to show a progress bar.
 
@@ -203,8 +197,6 @@ def compression(
     tokens = as_ids(ids, model, least=2)
     chosen = _layers(model, layers)
     share, confidence = as_level(share, "share"), as_level(confidence, "confidence")
-    resamples = as_count(resamples, "resamples")
-    generator, seed = as_rng(rng)
     if calibration is None:
         if len(tokens) < 2:
             raise ValueError("calibration: one prompt cannot be split in halves; give a text to balance on, or more")
@@ -233,7 +225,7 @@ def compression(
             predicted[row, place], bound[row, place] = _expected(on_base, i, found[i], sizes[i])
             measured[row, place] = _error(on_text, i, found[i], sizes[i])
     ratio = np.moveaxis(np.stack([bits, np.broadcast_to(full, bits.shape)], -1), 1, 0)
-    interval = bootstrap_interval(ratio, _cost, confidence=confidence, resamples=resamples, rng=generator)
+    interval = ratio_interval(ratio[..., 0], ratio[..., 1], confidence=confidence) - 1
     coords = {
         "order": [-1, *sorted(set(wanted))],
         "layer": list(chosen),
@@ -257,7 +249,7 @@ def compression(
         "state_numbers": ("order", [sum(heads * width * r for r in sizes.values()) for sizes in tables]),
     }
     attrs = {
-        **provenance("compression", model=model, arguments=arguments, seed=seed, checks={"error": on_base.error}),
+        **provenance("compression", model=model, arguments=arguments, checks={"error": on_base.error}),
         "share": share,
         "confidence": confidence,
     }

@@ -153,6 +153,12 @@ def effective_state(
     limit = (np.finfo(float).eps * longest if tol is None else np.full(chosen.size, tol))[:, None]
     rank, order, entropy = sizes(singular, limit, share)
     mean = order.mean(-1)
+    options: dict[str, Any] = {
+        "confidence": confidence,
+        "resamples": resamples,
+        "within": (0, np.inf),
+        "rng": generator,
+    }
     per_cut = ("part", "prompt", "layer", "head", "cut")
     dataset = xr.Dataset(
         {
@@ -164,7 +170,7 @@ def effective_state(
             "order_mean": (("part", "layer", "head"), mean.mean(1)),
             "order_mean_interval": (
                 ("bound", "part", "layer", "head"),
-                bootstrap_interval(np.moveaxis(mean, 1, 0), confidence=confidence, resamples=resamples, rng=generator),
+                bootstrap_interval(np.moveaxis(mean, 1, 0), **options),
             ),
         },
         coords={

@@ -214,10 +214,7 @@ def innovations(
     )
     per_prompt = [np.where(room, v, 0.0).sum(1) / np.maximum(room.sum(1), 1) for v in (excess, z)]
     per_prompt = [v[room.any(1)] for v in per_prompt]
-    intervals = [
-        bootstrap_interval(v, method="studentized", confidence=confidence, resamples=resamples, rng=generator)
-        for v in per_prompt
-    ]
+    intervals = [bootstrap_interval(v, confidence=confidence, resamples=resamples, rng=generator) for v in per_prompt]
     sums = np.where(room, drawn, 0.0).sum((1, 2))
     total = np.abs(excess[room].sum())
     tests = list(ASSUMES)

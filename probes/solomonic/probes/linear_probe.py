@@ -171,7 +171,7 @@ def linear_probe(
     selectivity = difference.mean(0)
     positive = selectivity > 0
     options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "rng": generator}
-    of_score = bootstrap_interval(value.T, method="studentized", shares=kind == "classify", **options)
+    of_score = bootstrap_interval(value.T, within=(0, 1) if kind == "classify" else (-np.inf, np.inf), **options)
     of_difference = held_out_interval(difference, folds=folds, confidence=confidence)
     hardest = np.where(positive, p, 1.0).max(0)
     data = {

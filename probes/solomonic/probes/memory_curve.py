@@ -171,7 +171,7 @@ def memory_curve(
     decoded, now = _decoded(run, chosen, samples, heads)
     per_head = ("part", "prompt", "layer", "head")
     interval = bootstrap_interval(
-        np.moveaxis(totals[1], 1, 0), confidence=confidence, resamples=resamples, rng=generator
+        np.moveaxis(totals[1], 1, 0), confidence=confidence, resamples=resamples, within=(0, np.inf), rng=generator
     )
     data = {
         "linear": ((*per_head, "lag"), linear),

@@ -63,7 +63,7 @@ def edit(
         after = time > start
         lag, shown = time[after] - start, values[:, after]
         if len(shown) > 1 and lag.size:
-            low, high = bootstrap_interval(shown, method="studentized", confidence=confidence, rng=0)
+            low, high = bootstrap_interval(shown, confidence=confidence, rng=0)
             if value == "kl":  # a divergence is not negative
                 low = np.maximum(low, 0.0)
             ax.fill_between(lag, low, high, color=colour(tint), alpha=0.15, linewidth=0)

@@ -51,7 +51,7 @@ def transplant(result: Transplant | dict[str, Transplant], *, confidence: float 
         read = 1 + np.arange(kl.shape[1])
         tint = colour(look.colour)
         if len(kl) > 1:
-            low, high = bootstrap_interval(kl, method="studentized", confidence=confidence, rng=0)
+            low, high = bootstrap_interval(kl, within=(0, np.inf), confidence=confidence, rng=0)
             ax.fill_between(read, np.maximum(low, 0.0), high, color=tint, alpha=0.15, linewidth=0)
         ax.plot(read, kl.mean(0), color=tint, linestyle=look.linestyle, marker=look.marker, markersize=4.5,
                 markevery=sparse(read.astype(float)), label=name or None)  # fmt: skip
