@@ -18,14 +18,14 @@ def model(pattern, **changes):
 
 
 def test_the_residual_stream_of_the_last_layer_leaves_little_to_add():
-    found = extra_information(model("M2-SWA"), IDS, part="residual", layers=1, lags=2, samples=6, resamples=199)
+    found = extra_information(model("M2-SWA"), IDS, part="residual", layers=1, lags=2, samples=6)
     assert float(found.explained.sel(layer=1, features="part")) > 0.95
     assert abs(float(found.extra.sel(layer=1))) < 0.01
 
 
 def test_a_state_that_is_not_read_yet_lacks_the_window():
     """The state of a B'MOJO-F layer is read W tokens later; what is predicted now comes from the window."""
-    found = extra_information(model("BMF", bmojo_window=6), IDS, part="fading_tokens", lags=2, samples=4, resamples=199)
+    found = extra_information(model("BMF", bmojo_window=6), IDS, part="fading_tokens", lags=2, samples=4)
     assert float(found.extra.sel(layer=0)) > 0.3
     assert float(found.extra_interval.sel(layer=0, bound="lower")) > 0.2
     both, part = (found.explained.sel(layer=0, features=name) for name in ("both", "part"))
@@ -54,7 +54,7 @@ def test_useless_tokens_add_nothing_and_useful_ones_what_they_hold():
 
 def test_the_interval_of_nothing_holds_zero():
     """The residual stream holds the token that it stands at: to be told it once more adds nothing."""
-    found = extra_information(model("SWA", swa_window=2), IDS, part="residual", lags=1, samples=4, resamples=499)
+    found = extra_information(model("SWA", swa_window=2), IDS, part="residual", lags=1, samples=4)
     low, high = found.extra_interval.sel(layer=0).values
     assert low - 0.01 <= 0 <= high + 0.01
 
@@ -64,18 +64,17 @@ def test_later_predictions_and_indicators():
     shown = _indicators(ids, np.array([2, 3]), 2, 3)
     assert shown.tolist() == [[1, 0, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]]
     now, later = (
-        extra_information(model("M2"), IDS, part="residual", ahead=a, samples=4, resamples=99).explained.sel(layer=0)
-        for a in (1, 4)
+        extra_information(model("M2"), IDS, part="residual", ahead=a, samples=4).explained.sel(layer=0) for a in (1, 4)
     )
     assert (now.sel(features=["part", "tokens", "both"]) > 0.5).all()
     assert (later < 0.1).all()  # four random tokens on, nothing of them is left to foresee
 
 
 def test_layers_without_the_part_are_left_out_and_the_file_keeps_all(tmp_path):
-    found = extra_information(model("M2-SWA-M2"), IDS, samples=3, resamples=99, rng=4)
+    found = extra_information(model("M2-SWA-M2"), IDS, samples=3, rng=4)
     assert found.layer.values.tolist() == [0, 2]
     assert found.dimension.values.tolist() == [4 * 8 * 8] * 2
-    assert found.identical(extra_information(model("M2-SWA-M2"), IDS, samples=3, resamples=99, rng=4))
+    assert found.identical(extra_information(model("M2-SWA-M2"), IDS, samples=3, rng=4))
     assert found.identical(load_dataset(save_dataset(found, tmp_path / "found.nc")))
     low, high = found.explained_interval
     assert (low <= found.explained + 1e-9).all()

@@ -99,12 +99,12 @@ def test_a_cache_holds_what_the_last_tokens_do_not_tell():
     """The first token's class is in the keys of attention over all the past, and not in the last four tokens."""
     ids = tokens(96, 8)
     ids[:, 0] = torch.where(ids[:, 0] % 2 == 1, 3, 40)
-    found = state_probe(small_model("*"), ids, ids[:, 0], part="kv", positions=-1, recent=4, shuffles=2)
+    found = state_probe(small_model("*"), ids, ids[:, 0], part="kv", positions=-1, recent=4)
     assert float(found.score_mean.max()) > 0.9
     assert found.discovery.sel(control=["shuffled", "recent"]).all()
     assert abs(float(found.control_score.sel(control="recent").mean()) - 0.5) < 0.2
     assert not found.selective.any()  # keys of a random network hold the token as well
-    last = state_probe(small_model("*"), ids.flip(1), ids[:, 0], part="kv", recent=1, shuffles=2)
+    last = state_probe(small_model("*"), ids.flip(1), ids[:, 0], part="kv", recent=1)
     assert float(last.control_score.sel(control="recent").min()) == 1
     assert (last.selectivity.sel(control="recent") <= 0).all()
 

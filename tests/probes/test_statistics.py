@@ -116,7 +116,7 @@ def test_bootstrap_is_paired_and_repeatable():
         np.testing.assert_allclose(high[2], 2 * high[0])
         np.testing.assert_array_equal(bootstrap_interval(values, statistic, rng=5), [low, high])
     by_callable = bootstrap_interval(values, lambda x, axis: x.mean(axis), rng=5)
-    np.testing.assert_allclose(by_callable, bootstrap_interval(values, "mean", rng=5))
+    np.testing.assert_allclose(by_callable, bootstrap_interval(values, method="percentile", rng=5))
 
 
 def test_degenerate_samples():

@@ -23,6 +23,7 @@ from .fading_by_memory import fading_by_memory
 from .fisher_information import fisher_information
 from .fisher_path import fisher_path
 from .head_operator import hidden_attention, receptive_field
+from .held_out_tests import held_out_interval, held_out_test, shuffle_test
 from .influence import layer_influence
 from .innovations import innovations
 from .interchange import interchange_subspace
@@ -31,6 +32,7 @@ from .linear_probe import linear_probe
 from .lyapunov import lyapunov
 from .memory_curve import memory_curve
 from .observability import observability
+from .ratios import ratio_interval
 from .recall_table import recall_markdown, recall_table
 from .report import report
 from .retention import retention
@@ -79,6 +81,8 @@ __all__ = [
     "fisher_information",
     "fisher_path",
     "group_test",
+    "held_out_interval",
+    "held_out_test",
     "hidden_attention",
     "innovations",
     "interchange_subspace",
@@ -92,6 +96,7 @@ __all__ = [
     "paired_test",
     "plots",
     "prompts_needed",
+    "ratio_interval",
     "reach",
     "recall_markdown",
     "recall_table",
@@ -100,6 +105,7 @@ __all__ = [
     "retention",
     "save_dataset",
     "sensitivity",
+    "shuffle_test",
     "split_law",
     "state_probe",
     "steer",

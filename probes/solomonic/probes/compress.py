@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 from solomonic.models import HybridLM, bits_per_token
 from solomonic.models.lm import mamba2_of
 
-from .inputs import as_count, as_ids, as_layers, as_level, as_rng
+from .inputs import as_count, as_ids, as_layers, as_level
 from .labelled import provenance, units
-from .over_prompts import prompt_interval, ratio_of_means
+from .over_prompts import ratio_of_means
+from .ratios import ratio_interval
 from .recurrence import readout, steps
-from .statistics import bootstrap_interval
 from .taps import state_kind
 from .trace import Trace, trace
 
@@ -137,8 +137,6 @@ def compression(
     orders: Iterable[int] | None = None,
     share: float = 0.999,
     confidence: float = 0.95,
-    resamples: int = 2000,
-    rng: int | np.random.Generator | None = 0,
     progress: bool = False,
 ) -> xr.Dataset:
     r"""What smaller states cost: bits a token against the order, and the error of each head, predicted and measured.
@@ -160,10 +158,6 @@ def compression(
         Of the sum of the singular values, for ``proposed``.
     confidence : float, default 0.95
         Nominal coverage of the intervals.
-    resamples : int, default 2000
-        Resamples of the bootstrap over prompts.
-    rng : int, numpy.random.Generator or None
-        Source of the resamples.
     progress : bool, default False
         Whether to show a progress bar.
 
@@ -206,8 +200,6 @@ def compression(
     tokens = as_ids(ids, model, least=2)
     chosen = _layers(model, layers)
     share, confidence = as_level(share, "share"), as_level(confidence, "confidence")
-    resamples = as_count(resamples, "resamples")
-    generator, seed = as_rng(rng)
     if calibration is None:
         if len(tokens) < 2:
             raise ValueError("calibration: one prompt cannot be split in halves; give a text to balance on, or more")
@@ -237,8 +229,8 @@ def compression(
             predicted[row, place], bound[row, place] = _expected(on_base, i, found[i], sizes[i])
             squares[:, :, row, place] = _error(on_text, i, found[i], sizes[i])
     ratio = np.moveaxis(np.stack([bits, np.broadcast_to(full, bits.shape)], -1), 1, 0)
-    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
-    interval = bootstrap_interval(ratio, _cost, **options)
+    interval = ratio_interval(ratio[..., 0], ratio[..., 1], confidence=confidence) - 1
+    error = ratio_interval(squares[:, 0], squares[:, 1], confidence=confidence, within=(0, np.inf))
     coords = {
         "order": [-1, *sorted(set(wanted))],
         "layer": list(chosen),
@@ -258,12 +250,12 @@ def compression(
         "predicted": (per_head, predicted),
         "error_bound": (per_head, bound),
         "measured": (per_head, ratio_of_means(squares, 0)),
-        "measured_interval": (("bound", *per_head), prompt_interval(squares, ratio_of_means, **options)),
+        "measured_interval": (("bound", *per_head), error),
         "proposed": ("layer", [proposed[i] for i in chosen]),
         "state_numbers": ("order", [sum(heads * width * r for r in sizes.values()) for sizes in tables]),
     }
     attrs = {
-        **provenance("compression", model=model, arguments=arguments, seed=seed, checks={"error": on_base.error}),
+        **provenance("compression", model=model, arguments=arguments, checks={"error": on_base.error}),
         "share": share,
         "confidence": confidence,
     }

@@ -173,7 +173,7 @@ def edit(
     with torch.set_grad_enabled(grad):
         baseline, logits = _runs(model, tokens.to(device), interventions, batch_size, generator, progress)
     effects = _effects(baseline, logits, pair, interventions)
-    options = {"confidence": confidence, "resamples": resamples, "rng": generator, "method": "studentized"}
+    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
     for name in ("kl", "effect"):
         values = np.moveaxis(effects[name].to_numpy(), 1, 0)
         bounds = prompt_interval(values, **options)

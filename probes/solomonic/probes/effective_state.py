@@ -155,7 +155,12 @@ def effective_state(
     longest = np.maximum(chosen, steps - chosen)
     limit = (np.finfo(float).eps * longest if tol is None else np.full(chosen.size, tol))[:, None]
     rank, order, entropy = sizes(singular, limit, share)
-    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
+    options: dict[str, Any] = {
+        "confidence": confidence,
+        "resamples": resamples,
+        "within": (0, np.inf),
+        "rng": generator,
+    }
     mean, curve = np.moveaxis(order.mean(-1), 1, 0), np.moveaxis(mean_of_known(order, 3), 1, 0)
     per_cut = ("part", "prompt", "layer", "head", "cut")
     dataset = xr.Dataset(

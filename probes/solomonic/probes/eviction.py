@@ -430,5 +430,5 @@ def _over_prompts(values: np.ndarray, options: dict[str, Any]) -> tuple[np.ndarr
         known = values[place][np.isfinite(values[place])]
         if known.size:
             mean[place] = known.mean()
-            interval[(slice(None), *place)] = bootstrap_interval(known, method="studentized", **options)
+            interval[(slice(None), *place)] = bootstrap_interval(known, **options)
     return mean, interval

@@ -13,9 +13,8 @@ from solomonic.models import AdaptedLM, HybridLM
 
 from .inputs import as_count, as_ids, as_layers, as_level, as_model, as_rng
 from .labelled import provenance, units
-from .linear_read import explained, held_out_errors
+from .linear_read import explained, explained_interval, gained_interval, held_out_errors
 from .snapshots import snapshots
-from .statistics import bootstrap_interval
 
 __all__ = ["extra_information"]
 
@@ -40,7 +39,6 @@ def extra_information(
     samples: int = 8,
     folds: int = 5,
     confidence: float = 0.95,
-    resamples: int = 2000,
     rng: int | np.random.Generator | None = 0,
 ) -> xr.Dataset:
     r"""How much better a linear read-out predicts the model's future with the last tokens beside a part of its memory.
@@ -72,10 +70,8 @@ def extra_information(
         Groups of prompts; each is held out once.
     confidence : float, default 0.95
         Nominal coverage of the intervals.
-    resamples : int, default 2000
-        Resamples of the prompts.
     rng : int, numpy.random.Generator or None
-        Source of the folds and resamples.
+        Source of the folds.
 
     Returns
     -------
@@ -116,13 +112,13 @@ def extra_information(
     >>> model = HybridLM(HybridConfig(pattern="M2-SWA", vocab_size=16, hidden_size=16, intermediate_size=16,
     ...     num_attention_heads=2, num_key_value_heads=1, head_dim=8, swa_window=4), rng=0)
     >>> ids = torch.randint(16, (20, 24), generator=torch.Generator().manual_seed(0))
-    >>> found = extra_information(model, ids, samples=4, resamples=99)
+    >>> found = extra_information(model, ids, samples=4)
     >>> found.layer.values.tolist(), found.features.values.tolist()
     ([0], ['part', 'tokens', 'both'])
     """
     model = as_model(model)
     lags, ahead, samples = (as_count(v, n) for v, n in ((lags, "lags"), (ahead, "ahead"), (samples, "samples")))
-    folds, resamples = as_count(folds, "folds", 2), as_count(resamples, "resamples")
+    folds = as_count(folds, "folds", 2)
     confidence = as_level(confidence, "confidence")
     texts = as_ids(ids, model, least=2 * max(lags, ahead))
     if len(texts) < 2 * folds:
@@ -150,12 +146,12 @@ def extra_information(
             sums[:, :, row, column] = np.stack(
                 held_out_errors(blocks, target, prompt, folds=folds, generator=np.random.default_rng(split)), 1
             )
-    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
+    of_extra = gained_interval(sums[..., 0], sums[..., 2], confidence)
     data = {
         "explained": (("layer", "features"), explained(sums, 0)),
-        "explained_interval": (("bound", "layer", "features"), bootstrap_interval(sums, explained, **options)),
+        "explained_interval": (("bound", "layer", "features"), explained_interval(sums, confidence)),
         "extra": ("layer", _extra(sums, 0)),
-        "extra_interval": (("bound", "layer"), bootstrap_interval(sums, _extra, **options)),
+        "extra_interval": (("bound", "layer"), of_extra),
         "dimension": ("layer", [features[key].shape[2] for key in wanted]),
     }
     coords = {"layer": [layer for layer, _ in wanted], "features": list(_FEATURES), "bound": ["lower", "upper"]}

@@ -182,11 +182,11 @@ def fading(
     data: dict[str, Any] = {
         "kl": (("prompt", "lag"), kl),
         "kl_mean": ("lag", kl.mean(0)),
-        "kl_mean_interval": (("bound", "lag"), _interval(kl, "mean", "bca", confidence, resamples, generator)),
+        "kl_mean_interval": (("bound", "lag"), _interval(kl, "mean", confidence, resamples, generator)),
         "kl_median": ("lag", np.median(kl, 0)),
         "kl_median_interval": (
             ("bound", "lag"),
-            _interval(kl, "median", "percentile", confidence, resamples, generator),
+            _interval(kl, "median", confidence, resamples, generator),
         ),
         "share_zero": ("lag", same.mean(0)),
         "share_zero_interval": (("bound", "lag"), share_interval(same, confidence)),
@@ -454,9 +454,9 @@ def _finite(logits: Tensor, what: str) -> Tensor:
 
 
 def _interval(
-    kl: np.ndarray, statistic: str, method: str, confidence: float, resamples: int, rng: np.random.Generator
+    kl: np.ndarray, statistic: str, confidence: float, resamples: int, rng: np.random.Generator
 ) -> np.ndarray:
-    return bootstrap_interval(kl, statistic, confidence=confidence, resamples=resamples, method=method, rng=rng)
+    return bootstrap_interval(kl, statistic, confidence=confidence, resamples=resamples, within=(0, np.inf), rng=rng)
 
 
 def _array(value: Any) -> np.ndarray:

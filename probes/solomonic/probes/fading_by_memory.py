@@ -20,6 +20,7 @@ from .fading import default_lags, draw_others
 from .inputs import as_count, as_ids, as_lags, as_level, as_model, as_rng, finite
 from .labelled import provenance, units
 from .over_prompts import prompt_interval, ratio_of_means
+from .ratios import ratio_interval
 
 __all__ = ["fading_by_memory"]
 
@@ -180,7 +181,7 @@ def fading_by_memory(
         "shapley_mean": (("part", "lag"), by_prompt.mean(0)),
         "shapley_mean_interval": (("bound", "part", "lag"), prompt_interval(by_prompt, **options)),
         "share": (("part", "lag"), ratio_of_means(both, 0)),
-        "share_interval": (("bound", "part", "lag"), prompt_interval(both, ratio_of_means, **options)),
+        "share_interval": (("bound", "part", "lag"), ratio_interval(both[:, 0], both[:, 1], confidence=confidence)),
     }
     kinds = {part.part: part.kind for part in model.empty_memory().parts()}
     coords = {

@@ -175,7 +175,10 @@ def fisher_information(
     data: dict[str, Any] = {
         "fisher": (("prompt", "block"), fisher),
         "fisher_mean": ("block", fisher.mean(0)),
-        "fisher_mean_interval": (("bound", "block"), _interval(fisher, confidence, resamples, generator)),
+        "fisher_mean_interval": (
+            ("bound", "block"),
+            _interval(fisher, confidence, resamples, generator, (0.0, np.inf)),
+        ),
         "bits": ("prompt", bits),
     }
     size = np.array([s.stop - s.start for s in slices])
@@ -317,8 +320,14 @@ def _left_out(part: np.ndarray, total: np.ndarray) -> Iterator[np.ndarray]:
         yield np.maximum(total - row, 0.0) / (count - 1)
 
 
-def _interval(values: np.ndarray, confidence: float, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    return bootstrap_interval(values, confidence=confidence, resamples=resamples, method="studentized", rng=generator)
+def _interval(
+    values: np.ndarray,
+    confidence: float,
+    resamples: int,
+    generator: np.random.Generator,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> np.ndarray:
+    return bootstrap_interval(values, confidence=confidence, resamples=resamples, within=within, rng=generator)
 
 
 def as_lambdas(lambdas: Iterable[float] | float) -> np.ndarray:

@@ -13,7 +13,7 @@ from solomonic.models import AdaptedLM, HybridLM
 
 from .inputs import as_count, as_ids, as_level, as_model, as_rng, finite
 from .labelled import provenance, units
-from .over_prompts import prompt_interval, ratio_of_means
+from .ratios import ratio_interval
 from .reliability import reliability
 from .statistics import bootstrap_interval
 from .white import ASSUMES, WhitenessTests, mean_test, whiteness_tests
@@ -216,12 +216,9 @@ def innovations(
     )
     per_prompt = [np.where(room, v, 0.0).sum(1) / np.maximum(room.sum(1), 1) for v in (excess, z)]
     per_prompt = [v[room.any(1)] for v in per_prompt]
-    intervals = [
-        bootstrap_interval(v, method="studentized", confidence=confidence, resamples=resamples, rng=generator)
-        for v in per_prompt
-    ]
-    squares = np.stack([np.where(room, z, 0.0) ** 2, room], 1).sum(2)
-    z_variance = prompt_interval(squares, ratio_of_means, confidence=confidence, resamples=resamples, rng=generator)
+    intervals = [bootstrap_interval(v, confidence=confidence, resamples=resamples, rng=generator) for v in per_prompt]
+    squares = (np.where(room, z, 0.0) ** 2).sum(1)
+    z_variance = ratio_interval(squares, room.sum(1), confidence=confidence, within=(0, np.inf))
     sums = np.where(room, drawn, 0.0).sum((1, 2))
     total = np.abs(excess[room].sum())
     tests = list(ASSUMES)

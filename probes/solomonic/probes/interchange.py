@@ -231,7 +231,7 @@ def interchange_subspace(
         "shift": (("case", "pair"), margin - without[:, 2]),
         "gain": (("case", "pair"), gain),
         "accuracy": ("case", flipped.mean(1)),
-        "accuracy_interval": (("bound", "case"), interval(flipped.T)),
+        "accuracy_interval": (("bound", "case"), interval(flipped.T, within=(0, 1))),
         "selectivity": ("control", ahead.mean(0)),
         "selectivity_interval": (("bound", "control"), interval(ahead)),
         "p": ("control", paired_test(ahead, resamples=resamples, rng=generator)),

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.sparse import issparse
-from sklearn.dummy import DummyClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
+from .held_out_scores import HeldOutScores, exchanged
+from .held_out_tests import held_out_interval, held_out_test, shuffle_test
 from .inputs import as_count, as_level, as_rng
 from .labelled import provenance, units
-from .significance import discoveries, paired_test
+from .significance import discoveries
 from .statistics import bootstrap_interval
 
 __all__ = ["linear_probe"]
@@ -32,7 +27,7 @@ _UNITS = {
     "control_score": ("score of the control", "1"),
     "selectivity": ("mean score minus that of the control", "1"),
     "selectivity_interval": ("confidence interval of selectivity", "1"),
-    "p": ("p-value of no difference from the control, signs of the prompts flipped", "1"),
+    "p": ("one-sided p-value of a score no higher than that of the control", "1"),
     "discovery": ("whether the selectivity is positive and a discovery", "1"),
     "selective": ("whether it is positive and a discovery beside every control at once", "1"),
 }
@@ -47,7 +42,7 @@ def linear_probe(
     task: str = "auto",
     strength: float = 1.0,
     folds: int = 5,
-    shuffles: int = 5,
+    shuffles: int = 10,
     level: float = 0.05,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -82,8 +77,8 @@ def linear_probe(
         Of the L2 penalty, on standardized features (sparse ones are taken as they are).
     folds : int, default 5
         Parts of the prompts.
-    shuffles : int, default 5
-        How often labels are shuffled; the control's score is the mean.
+    shuffles : int, default 10
+        How often labels are shuffled; the control's score is the mean. From 99 on the p-value is a rank.
     level : float, default 0.05
         Largest expected share of false ones among the discoveries.
     confidence : float, default 0.95
@@ -153,34 +148,39 @@ def linear_probe(
     generator, seed = as_rng(rng)
     splitter = GroupKFold(folds, shuffle=True, random_state=int(generator.integers(2**31)))
     splits = list(splitter.split(y, y, groups))
-    shuffled = [_exchanged(groups, generator) for _ in range(shuffles)]
-    fit = _Fit(kind, float(strength), splits, groups)
-    controlled = {"shuffled": [], **{name: [] for name in others}}
-    score = []
+    labellings = [y, *(y[exchanged(groups, generator)] for _ in range(shuffles))]
+    fit = HeldOutScores(kind, float(strength), splits, groups)
+    controlled: dict[str, list[np.ndarray]] = {"shuffled": [], **{name: [] for name in others}}
+    score, by_shuffle = [], []
     shared: dict[int, np.ndarray] = {}
     for unit, x in tqdm(inputs.items(), disable=not progress, unit="unit", desc="linear_probe"):
-        score.append(fit(x, y))
-        controlled["shuffled"].append(np.mean([fit(x, y[order]) for order in shuffled], 0))
+        found = fit(x, labellings)
+        score.append(found[0])
+        controlled["shuffled"].append(found[1:].mean(0))
+        by_shuffle.append(found[1:].mean(1))
         for name, each in others.items():
             other = each[unit]
             if id(other) not in shared:
-                shared[id(other)] = fit(other, y)
+                shared[id(other)] = fit(other, [y])[0]
             controlled[name].append(shared[id(other)])
     value = np.stack(score)
     control = np.stack([np.stack(each) for each in controlled.values()])
     difference = np.moveaxis(value - control, -1, 0)
-    interval = partial(bootstrap_interval, confidence=confidence, resamples=resamples, rng=generator)
-    p = np.asarray(paired_test(difference, resamples=resamples, rng=generator))
+    p = np.asarray(held_out_test(difference, folds=folds))
+    p[0] = shuffle_test(value.mean(1), np.stack(by_shuffle, 1))
     selectivity = difference.mean(0)
     positive = selectivity > 0
+    options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "rng": generator}
+    of_score = bootstrap_interval(value.T, within=(0, 1) if kind == "classify" else (-np.inf, np.inf), **options)
+    of_difference = held_out_interval(difference, folds=folds, confidence=confidence)
     hardest = np.where(positive, p, 1.0).max(0)
     data = {
         "score": (("unit", "prompt"), value),
         "score_mean": ("unit", value.mean(1)),
-        "score_interval": (("bound", "unit"), interval(value.T)),
+        "score_interval": (("bound", "unit"), of_score),
         "control_score": (("control", "unit", "prompt"), control),
         "selectivity": (("control", "unit"), selectivity),
-        "selectivity_interval": (("bound", "control", "unit"), interval(difference)),
+        "selectivity_interval": (("bound", "control", "unit"), of_difference),
         "p": (("control", "unit"), p),
         "discovery": (("control", "unit"), np.stack([discoveries(row, level=level) for row in p]) & positive),
         "selective": ("unit", discoveries(hardest, level=level) & positive.all(0)),
@@ -197,51 +197,6 @@ def linear_probe(
     checks = {"fits": fit.count, "not_converged": fit.failed}
     attrs = {**provenance("linear_probe", arguments=arguments, seed=seed, checks=checks), "task": kind}
     return units(xr.Dataset(data, coords, {**attrs, "confidence": confidence, "level": level}), _UNITS)
-
-
-class _Fit:
-    """Held-out scores a prompt, with all that is the same for every unit; counts fits that did not converge."""
-
-    def __init__(self, task: str, strength: float, splits: list[tuple[np.ndarray, np.ndarray]], groups: np.ndarray):
-        self.task, self.strength, self.splits, self.groups = task, strength, splits, groups
-        self.count = self.failed = 0
-
-    def __call__(self, x: Any, y: np.ndarray) -> np.ndarray:
-        value, base = np.empty(len(y)), np.empty(len(y))
-        for train, test in self.splits:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", ConvergenceWarning)
-                said = self._model(x, y[train]).fit(x[train], y[train]).predict(x[test])
-            self.count += 1
-            self.failed += any(issubclass(each.category, ConvergenceWarning) for each in caught)
-            if self.task == "classify":
-                value[test] = said == y[test]
-            else:
-                base[test] = (y[test] - y[train].mean()) ** 2
-                value[test] = base[test] - (y[test] - said) ** 2
-        if self.task == "regress":
-            value = value / base.mean()
-        return np.bincount(self.groups, value) / np.bincount(self.groups)
-
-    def _model(self, x: Any, y: np.ndarray) -> Any:
-        if self.task == "regress":
-            model: Any = Ridge(alpha=self.strength)
-        elif len(np.unique(y)) < 2:
-            return DummyClassifier()
-        else:
-            model = LogisticRegression(C=1 / self.strength, max_iter=500)
-        return model if issparse(x) else make_pipeline(StandardScaler(), model)
-
-
-def _exchanged(groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Samples in another order: whole prompts change places where they are of one size."""
-    sizes = np.bincount(groups)
-    if (sizes != sizes[0]).any():
-        return generator.permutation(len(groups))
-    members = np.argsort(groups, kind="stable").reshape(len(sizes), sizes[0])
-    order = np.empty(len(groups), np.int64)
-    order[members] = members[generator.permutation(len(sizes))]
-    return order
 
 
 def _labels(labels: Any) -> np.ndarray:

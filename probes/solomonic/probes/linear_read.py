@@ -7,6 +7,8 @@ from itertools import product
 
 import numpy as np
 
+from .ratios import ratio_interval
+
 #: Ridges that are tried, relative to the mean square of the features.
 RIDGES = np.array([1e-12, 1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0])
 #: Weights that are tried for each further block of features; with 0 it is left out.
@@ -74,6 +76,16 @@ def explained(sums: np.ndarray, axis: int) -> np.ndarray:
     error, variation = np.take(total, 0, axis), np.take(total, 1, axis)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(variation > 0, 1 - error / variation, np.nan)
+
+
+def explained_interval(sums: np.ndarray, confidence: float) -> np.ndarray:
+    """Bounds [2, ...] of :func:`explained`, from sums of squares [prompts, 2, ...]."""
+    return 1 - ratio_interval(sums[:, 0], sums[:, 1], confidence=confidence, within=(0.0, np.inf))[::-1]
+
+
+def gained_interval(less: np.ndarray, more: np.ndarray, confidence: float) -> np.ndarray:
+    """Bounds [2, ...] of how much more is explained, from sums of squares [prompts, 2, ...] of one target."""
+    return ratio_interval(less[:, 0] - more[:, 0], more[:, 1], confidence=confidence)
 
 
 def _chosen(

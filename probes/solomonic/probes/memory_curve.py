@@ -13,6 +13,7 @@ from solomonic.realization import TimeVaryingSystem, shift_register
 from .inputs import as_count, as_lags, as_level, as_rng, as_tolerance, log_spaced
 from .labelled import provenance_of, units
 from .over_prompts import mean_of_known, prompt_interval, ratio_of_means
+from .ratios import ratio_interval
 from .run import Trace, as_trace
 
 __all__ = ["memory_curve"]
@@ -184,7 +185,7 @@ def memory_curve(
     curves = {
         name: np.moveaxis(mean_of_known(each, 3), 1, 0) for name, each in (("linear", linear), ("fisher", fisher))
     }
-    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
+    options = {"confidence": confidence, "resamples": resamples, "within": (0, np.inf), "rng": generator}
     data = {
         "linear": ((*per_head, "lag"), linear),
         "fisher": ((*per_head, "lag"), fisher),
@@ -197,13 +198,13 @@ def memory_curve(
         ),
         "nominal": (("part", "layer"), nominal),
         "decoded": (by_lag, _told(decoded, 0)),
-        "decoded_interval": (("bound", *by_lag), prompt_interval(decoded, _told, **options)),
+        "decoded_interval": (("bound", *by_lag), _told_interval(decoded, confidence)),
         "decoded_now": (by_lag, _told(now, 0)),
-        "decoded_now_interval": (("bound", *by_lag), prompt_interval(now, _told, **options)),
+        "decoded_now_interval": (("bound", *by_lag), _told_interval(now, confidence)),
         "decoded_curve": (("layer", "decoded_lag"), _told_by_layer(decoded, 0)),
         "decoded_curve_interval": (
             ("bound", "layer", "decoded_lag"),
-            prompt_interval(decoded, _told_by_layer, **options),
+            prompt_interval(decoded, _told_by_layer, **{**options, "within": (-np.inf, 1)}),
         ),
     }
     for name, curve in curves.items():
@@ -330,6 +331,11 @@ def _held_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _told(squares: np.ndarray, axis: int) -> np.ndarray:
     """The share that is explained, from what is left and the whole on the axis after that of the prompts."""
     return 1 - ratio_of_means(squares, axis)
+
+
+def _told_interval(squares: np.ndarray, confidence: float) -> np.ndarray:
+    """Fieller's interval [2, ...] of that share over prompts."""
+    return 1 - ratio_interval(squares[:, 0], squares[:, 1], confidence=confidence, within=(0, np.inf))[::-1]
 
 
 def _told_by_layer(squares: np.ndarray, axis: int) -> np.ndarray:

@@ -23,7 +23,8 @@ def prompt_interval(
     confidence: float,
     resamples: int,
     rng: np.random.Generator,
-    method: str = "percentile",
+    method: str = "auto",
+    within: tuple[float, float] = (-np.inf, np.inf),
 ) -> np.ndarray:
     """The bootstrap interval [2, ...] over prompts, a piece of the last axis at a time and so in bounded memory.
 
@@ -31,7 +32,7 @@ def prompt_interval(
     ----------
     values : ndarray [prompts, ..., n]
         What is resampled along the first axis. A statistic may mix all axes but the last.
-    statistic, confidence, resamples, method
+    statistic, confidence, resamples, method, within
         As for :func:`bootstrap_interval`.
     rng : numpy.random.Generator
         Source of the resamples, which are the same for all pieces.
@@ -51,7 +52,7 @@ def prompt_interval(
     width = values.shape[-1] if values.ndim > 1 else 1
     step = max(1, _HELD // max(1, resamples * (values[0].size // max(1, width))))
     pieces = [values[..., i : i + step] for i in range(0, width, step)] if values.ndim > 1 else [values]
-    options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "method": method}
+    options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "method": method, "within": within}
     found = [bootstrap_interval(piece, statistic, rng=seed, **options) for piece in pieces]
     return found[0] if len(found) == 1 else np.concatenate(found, -1)
 
@@ -77,7 +78,7 @@ def root_mean_interval(squares: np.ndarray, **options: Any) -> np.ndarray:
     >>> root_mean_interval(np.full((5, 1), 4.0), confidence=0.95, resamples=99, rng=rng).ravel()
     array([2., 2.])
     """
-    return np.sqrt(np.maximum(prompt_interval(squares, method="studentized", **options), 0.0))
+    return np.sqrt(np.maximum(prompt_interval(squares, **options), 0.0))
 
 
 def ratio_of_means(values: np.ndarray, axis: int) -> np.ndarray:

@@ -15,8 +15,9 @@ from solomonic.models import HybridLM
 
 from .inputs import as_count, as_ids, as_lags, as_level, as_rng, state_layers
 from .labelled import provenance, units
-from .over_prompts import prompt_interval, ratio_of_means, root_mean_interval
+from .over_prompts import ratio_of_means, root_mean_interval
 from .products import embedding_table, replaced_embeddings
+from .ratios import ratio_interval
 
 __all__ = ["sensitivity"]
 
@@ -151,7 +152,7 @@ def sensitivity(
                 root_mean_interval(by_prompt, **options),
             ),
             "ratio": (("target", "lag"), _gap(by_prompt, 0)),
-            "ratio_interval": (("bound", "target", "lag"), prompt_interval(by_prompt, _gap, **options)),
+            "ratio_interval": (("bound", "target", "lag"), _gap_interval(by_prompt, confidence)),
         },
         {
             "jacobian": ["full", "frozen"],
@@ -171,6 +172,11 @@ def sensitivity(
 def _gap(squares: np.ndarray, axis: int) -> np.ndarray:
     """Norm over the norm at frozen gates, which stand on the axis after that of the prompts."""
     return np.sqrt(ratio_of_means(squares, axis))
+
+
+def _gap_interval(squares: np.ndarray, confidence: float) -> np.ndarray:
+    """The root of Fieller's interval of the ratio of mean squares."""
+    return np.sqrt(ratio_interval(squares[:, 0], squares[:, 1], confidence=confidence, within=(0, np.inf)))
 
 
 def _squares(

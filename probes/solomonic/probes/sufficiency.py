@@ -15,6 +15,7 @@ from solomonic.models import AdaptedLM, HybridLM
 
 from .inputs import as_count, as_ids, as_layers, as_level, as_model, as_rng, finite
 from .labelled import provenance, units
+from .ratios import ratio_interval
 from .statistics import bootstrap_interval
 
 __all__ = ["sufficiency"]
@@ -162,9 +163,10 @@ def sufficiency(
         )
     by_prompt = kl.mean(2).T  # [prompts, sets]
     intervals = bootstrap_interval(
-        by_prompt, method="studentized", confidence=confidence, resamples=resamples, rng=generator
+        by_prompt, confidence=confidence, resamples=resamples, within=(0, np.inf), rng=generator
     )
-    of_share = bootstrap_interval(by_prompt, _share, confidence=confidence, resamples=resamples, rng=generator)
+    first = np.broadcast_to(by_prompt[:, :1], by_prompt.shape)
+    of_share = 1 - ratio_interval(by_prompt, first, confidence=confidence, within=(0.0, np.inf))[::-1]
     data = {
         "kl": (("travels", "prompt", "time"), kl),
         "kl_mean": ("travels", by_prompt.mean(0)),

@@ -66,7 +66,7 @@ def edit(
         if held is not None:
             shade(ax, lag, held[:, row, after], colour(tint))
         elif len(shown) > 1 and lag.size:
-            limits = bootstrap_interval(shown, method="studentized", confidence=confidence or 0.95, rng=0)
+            limits = bootstrap_interval(shown, confidence=confidence or 0.95, rng=0)
             shade(ax, lag, np.maximum(limits, 0.0) if value == "kl" else limits, colour(tint))
         ax.plot(lag, shown.mean(0), color=colour(tint), linestyle=style, linewidth=1.4, label=str(name))
     means = np.concatenate([np.zeros(1), *(np.nanmean(v[:, time > s], 0) for v, s in zip(table, starts, strict=True))])

@@ -53,8 +53,7 @@ def transplant(result: Transplant | dict[str, Transplant], *, confidence: float 
         read = 1 + np.arange(kl.shape[1])
         tint = colour(look.colour)
         if len(kl) > 1:
-            limits = bootstrap_interval(kl, method="studentized", confidence=confidence, rng=0)
-            shade(ax, read, np.maximum(limits, 0.0), tint)
+            shade(ax, read, bootstrap_interval(kl, within=(0, np.inf), confidence=confidence, rng=0), tint)
         ax.plot(read, kl.mean(0), color=tint, linestyle=look.linestyle, marker=look.marker, markersize=4.5,
                 markevery=sparse(read.astype(float)), label=name or None)  # fmt: skip
     keep_curves_large(ax, max(tops))

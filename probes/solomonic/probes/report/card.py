@@ -67,13 +67,13 @@ def memory_card(data: Mapping[str, xr.Dataset], *, confidence: float = 0.95, rng
             if part in found["part"].to_numpy():
                 size = found.sel(part=part)
                 by_prompt = size["order"].mean(("layer", "head", "cut")).to_numpy()
-                bounds = bootstrap_interval(by_prompt, confidence=confidence, rng=rng)
+                bounds = bootstrap_interval(by_prompt, confidence=confidence, within=(0, np.inf), rng=rng)
                 out[name] = _entry(name, float(by_prompt.mean()), bounds)
                 out[name]["of"] = float(size["nominal"].mean())
     if "observability" in data:
         found = data["observability"]
         by_prompt = found["seen_share"].mean("layer").to_numpy()
-        bounds = bootstrap_interval(by_prompt, confidence=confidence, rng=rng)
+        bounds = bootstrap_interval(by_prompt, confidence=confidence, within=(0, 1), rng=rng)
         out["observable_share"] = _entry("observable_share", float(by_prompt.mean()), bounds)
         out["observable_share"]["tokens"] = int(found.attrs["horizon"])
         out["observable_share"]["directions"] = int(found.sizes["direction"])

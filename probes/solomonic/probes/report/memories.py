@@ -91,7 +91,7 @@ def measure_memories(
     if any(state_kind(model.config, i) == "scalar" for i in range(len(pattern))) and len(ids) > 1:
         width = model.config.head_dim
         orders = sorted({max(1, width // k) for k in (2, 4, 8, 16)})
-        data["compression"] = compression(model, ids[:SCORED], orders=orders, rng=rng)
+        data["compression"] = compression(model, ids[:SCORED], orders=orders)
     step(STEPS[4])
     data["sensitivity"] = sensitivity(model, ids[:1], projections=4, rng=rng)
     segment = max(1, min(32, steps // 8))
