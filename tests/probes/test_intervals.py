@@ -23,7 +23,13 @@ from solomonic import probes as p
 from solomonic.probes import plots
 from solomonic.probes.decay_law import _grouped_jackknife
 from solomonic.probes.lyapunov import batch_interval
-from solomonic.probes.over_prompts import prompt_interval, ratio_of_means, root_mean_interval, share_interval
+from solomonic.probes.over_prompts import (
+    prompt_interval,
+    ratio_of_means,
+    root_mean_interval,
+    root_ratio_interval,
+    share_interval,
+)
 from solomonic.probes.retention import half_lives
 
 from . import test_plots
@@ -109,12 +115,12 @@ RUNS: dict[str, Any] = {
     "hidden_attention": lambda n=PROMPTS: p.hidden_attention(run(n), 1, 0),
     "innovations": lambda n=MORE: p.innovations(model("M2"), tokens(n, 16), lags=3, bins=2, **FEW),
     "interchange_subspace": _interchange,
-    "layer_influence": lambda n=MORE: p.layer_influence(model(), 0, tokens(n, 16), projections=2, **FEW),
+    "layer_influence": lambda n=PROMPTS: p.layer_influence(model(), 0, tokens(n, 16), projections=2, rng=0),
     "linear_probe": _probe,
     "memory_curve": lambda n=PROMPTS: p.memory_curve(run(n), lags=[1, 4], samples=6, **FEW),
     "receptive_field": lambda n=PROMPTS: p.receptive_field(run(n), rng=0),
     "retention": lambda n=PROMPTS: p.retention(run(n), lags=[1, 4, 12], **FEW),
-    "sensitivity": lambda n=MORE: p.sensitivity(model("M2-SWA"), tokens(n, 12), projections=2, **FEW),
+    "sensitivity": lambda n=PROMPTS: p.sensitivity(model("M2-SWA"), tokens(n, 12), projections=2, rng=0),
     "split_law": lambda n=PROMPTS: p.split_law(model("M2"), tokens(n, 8), splits=[3, 5]),
     "state_probe": _state_probe,
     "sufficiency": lambda n=MORE: p.sufficiency(model(), tokens(n, 20), tokens(n, 20, seed=1), horizon=4, **FEW),
@@ -330,19 +336,37 @@ def test_shares_of_prompts_have_a_width_at_both_ends():
     assert np.isnan(share_interval(np.ones((1, 2)), 0.95)).all()
 
 
-@pytest.mark.parametrize(("name", "truth"), [("ratio", 0.5), ("root", 2**0.5)])
-def test_ratios_and_roots_are_covered(name, truth):
-    """Of 30 prompts: a ratio whose parts go together, and the root of the mean square of exponential norms."""
+def test_ratios_and_roots_are_covered():
+    """Of 30 prompts a ratio whose parts go together; of 6 the root of a mean square, and the ratio of two of them."""
     rng = np.random.default_rng(0)
+
+    def covered(found, truth):
+        return ((found[0] <= truth) & (truth <= found[1])).mean()
+
     below = rng.gamma(4.0, size=(30, 3000))
-    above = 0.5 * below + 0.5 * rng.normal(size=below.shape)
-    values = np.stack([above, below], 1) if name == "ratio" else rng.exponential(size=(30, 3000)) ** 2
-    options = {"confidence": 0.95, "resamples": 400, "rng": rng}
-    found = (
-        prompt_interval(values, ratio_of_means, **options) if name == "ratio" else root_mean_interval(values, **options)
-    )
-    share = ((found[0] <= truth) & (truth <= found[1])).mean()
-    assert (0.93 if name == "ratio" else 0.9) < share < 0.965  # squares of exponentials are skewed
+    both = np.stack([0.5 * below + 0.5 * rng.normal(size=below.shape), below], 1)
+    found = prompt_interval(both, ratio_of_means, confidence=0.95, resamples=400, rng=rng)
+    assert 0.93 < covered(found, 0.5) < 0.965
+    norm = 5 + rng.normal(size=(6, 3000))
+    assert covered(root_mean_interval(norm**2, 0.95), 26**0.5) == pytest.approx(0.95, abs=0.012)
+    other = (2 * norm + rng.normal(size=norm.shape)) ** 2
+    assert covered(root_ratio_interval(other, norm**2, 0.95), (105 / 26) ** 0.5) == pytest.approx(0.95, abs=0.015)
+    skewed = rng.exponential(size=(6, 3000)) ** 2
+    assert covered(root_mean_interval(skewed, 0.95), 2**0.5) > 0.8
+    redrawn = prompt_interval(skewed, lambda v, axis: np.sqrt(v.mean(axis)), confidence=0.95, resamples=400, rng=rng)
+    assert covered(redrawn, 2**0.5) < 0.78
+
+
+def test_roots_of_nothing_and_of_one_prompt():
+    squares = np.array([[0.0, 1.0, 0.0], [0.0, 4.0, 1.0], [0.0, 2.0, 3.0]])
+    low, high = root_mean_interval(squares, 0.9)
+    assert (low[0], high[0]) == (0.0, 0.0)
+    t, spread = stats.t.ppf(0.95, 2), squares[:, 1].std(ddof=1) / np.sqrt(3) / squares[:, 1].mean()
+    assert (low[1], high[1]) == pytest.approx(np.sqrt(7 / 3) * np.exp(np.array([-0.5, 0.5]) * t * spread))
+    assert np.isnan(root_mean_interval(squares[:1], 0.9)).all()
+    ratio = root_ratio_interval(squares[:, [1, 0]], squares[:, [0, 1]], 0.9)
+    assert np.isnan(ratio[:, 0]).all()
+    np.testing.assert_array_equal(ratio[:, 1], 0.0)
 
 
 def test_a_jackknife_over_equal_groups_of_a_mean_is_students_interval_of_their_means():
@@ -396,8 +420,8 @@ def test_what_the_report_of_a_curve_is_does_not_change_with_the_resamples():
     xr.testing.assert_equal(one.fading_mass, other.fading_mass)
     with pytest.raises(ValueError, match="confidence"):
         p.sensitivity(model("M2"), tokens(2, 8), confidence=1.0)
-    with pytest.raises(ValueError, match="resamples"):
-        p.layer_influence(model("M2"), 0, tokens(2, 8), resamples=0)
+    with pytest.raises(ValueError, match="confidence"):
+        p.layer_influence(model("M2"), 0, tokens(2, 8), confidence=-1)
     for call in (
         lambda: p.lyapunov(model("M2"), tokens(1, 80), segment=8, confidence=0),
         lambda: p.edit(model("M2"), tokens(2, 8), p.Edit(0, "state", 2, "zero"), confidence=95),

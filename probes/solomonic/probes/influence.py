@@ -23,7 +23,7 @@ __all__ = ["layer_influence"]
 _UNITS = {
     "influence": ("Frobenius norm of the Jacobian d mixer output(T) / d mixer input(T - lag)", "1"),
     "influence_mean": ("the same, root mean square over prompts", "1"),
-    "influence_mean_interval": ("confidence interval of influence_mean, prompts redrawn", "1"),
+    "influence_mean_interval": ("confidence interval of influence_mean over prompts", "1"),
     "lag": ("lag behind the last token", "token"),
 }
 
@@ -36,7 +36,6 @@ def layer_influence(
     lags: Iterable[int] | None = None,
     projections: int = 16,
     confidence: float = 0.95,
-    resamples: int = 2000,
     rng: int | np.random.Generator | None = None,
 ) -> xr.Dataset:
     r"""Norm of the Jacobian of one mixer, from its input a lag ago to its output at the last token.
@@ -62,19 +61,16 @@ def layer_influence(
         Jacobian is computed whole, by one backward pass for each of the d outputs.
     confidence : float, default 0.95
         Nominal coverage of the intervals.
-    resamples : int, default 2000
-        Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
-        Source of the directions and of the resamples.
+        Source of the directions.
 
     Returns
     -------
     xarray.Dataset
         Dims prompt, path, lag, bound. ``influence`` (prompt, path, lag) and ``influence_mean`` (path, lag), the root
-        mean square over prompts, with its interval (NaN for one prompt; the root of the studentized
-        one of the mean square, with no upper end for fewer than four). ``path`` is "all"; for layers with fading tokens
-        also "window" (the fading tokens held fixed) and "fading" (the window and the query held fixed): all is
-        the sum of the two, as matrices.
+        mean square over prompts, with its interval (Student's of the logarithm; NaN for one prompt).
+        ``path`` is "all"; for layers with fading tokens also "window" (the fading tokens held fixed) and "fading" (the
+        window and the query held fixed): all is the sum of the two, as matrices.
         Attributes: ``window`` (W, 0 if none), ``layer``, ``symbol``, provenance with the seed.
 
     Raises
@@ -113,7 +109,7 @@ def layer_influence(
         raise ValueError(f"layer: expected a layer from 0 to {len(config.pattern) - 1}, got {layer!r}")
     (layer,) = as_layers(layer, len(config.pattern), name="layer")
     projections = as_count(projections, "projections", 0)
-    confidence, resamples = as_level(confidence, "confidence"), as_count(resamples, "resamples")
+    confidence = as_level(confidence, "confidence")
     generator, seed = as_rng(rng)
     steps = tokens.shape[1]
     chosen = np.arange(steps) if lags is None else as_lags(lags, steps)
@@ -136,7 +132,7 @@ def layer_influence(
             "influence_mean": (("path", "lag"), np.sqrt(squares.mean(0))),
             "influence_mean_interval": (
                 ("bound", "path", "lag"),
-                root_mean_interval(squares, confidence=confidence, resamples=resamples, rng=generator),
+                root_mean_interval(squares, confidence),
             ),
         },
         coords={"prompt": np.arange(len(tokens)), "path": paths, "lag": chosen, "bound": ["lower", "upper"]},
@@ -150,7 +146,6 @@ def layer_influence(
                     "lags": chosen,
                     "projections": projections,
                     "confidence": confidence,
-                    "resamples": resamples,
                 },
                 seed=seed,
             ),

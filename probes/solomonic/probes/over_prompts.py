@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from .statistics import bootstrap_interval
 
-__all__ = ["mean_of_known", "prompt_interval", "ratio_of_means", "root_mean_interval", "share_interval"]
+__all__ = [
+    "mean_of_known",
+    "prompt_interval",
+    "ratio_of_means",
+    "root_mean_interval",
+    "root_ratio_interval",
+    "share_interval",
+]
 
 #: Numbers of one statistic that all resamples of a piece may hold at once.
 _HELD = 1 << 23
@@ -67,17 +75,44 @@ def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(count > 0, np.where(known, values, 0.0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
-def root_mean_interval(squares: np.ndarray, **options: Any) -> np.ndarray:
-    """Interval [2, ...] of the root of the mean of squares [prompts, ...]: the root of the studentized one of the mean.
+def root_mean_interval(squares: np.ndarray, confidence: float) -> np.ndarray:
+    r"""Interval [2, ...] of the root of the mean of squares [prompts, ...], by Student's t of its logarithm.
 
-    Squares are skewed. Of squares of exponential norms, 8 and 30 prompts, nominal 95 % cover 89 and 92 %; resampled
-    roots, percentile, 78 and 85 % (2000 trials). With fewer than four prompts the upper bound is infinite.
+    .. math:: \bar x^{1/2} \exp\Bigl(\pm \tfrac12\, t_{n-1}\, \frac{s}{\bar x \sqrt n}\Bigr)
 
-    >>> rng = np.random.default_rng(0)
-    >>> root_mean_interval(np.full((5, 1), 4.0), confidence=0.95, resamples=99, rng=rng).ravel()
+    Of 4, 8 and 30 squares of exponential norms, nominal 95 % cover 86, 85 and 88 %, and of norms of 5 with deviation 1,
+    95 % always; resampled roots (percentile) cover 64, 78 and 85 % of the first (2000 to 3000 trials). NaN for one
+    prompt, and without width where all squares are equal, such as 0.
+
+    >>> root_mean_interval(np.full((5, 1), 4.0), 0.95).ravel()
     array([2., 2.])
     """
-    return np.sqrt(np.maximum(prompt_interval(squares, method="studentized", **options), 0.0))
+    mean = squares.mean(0)
+    return _of_logarithm(mean, squares / np.where(mean > 0, mean, 1.0), confidence)
+
+
+def root_ratio_interval(above: np.ndarray, below: np.ndarray, confidence: float) -> np.ndarray:
+    """The same of the root of the ratio of two means of squares [prompts, ...]; NaN where the lower one is 0.
+
+    >>> squares = np.array([[1.0], [2.0], [4.0]])
+    >>> root_ratio_interval(4 * squares, squares, 0.95).ravel()
+    array([2., 2.])
+    """
+    one, other = above.mean(0), below.mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.where(other > 0, one / other, np.nan)
+    parts = above / np.where(one > 0, one, 1.0) - below / np.where(other > 0, other, 1.0)
+    return _of_logarithm(ratio, parts, confidence)
+
+
+def _of_logarithm(estimate: np.ndarray, parts: np.ndarray, confidence: float) -> np.ndarray:
+    """Root of an estimate times exp of half of what its logarithm may be off, from what each prompt has in it."""
+    prompts = len(parts)
+    if prompts == 1:
+        return np.full((2, *estimate.shape), np.nan)
+    error = parts.std(0, ddof=1) / np.sqrt(prompts)
+    half = 0.5 * student.ppf((1 + confidence) / 2, prompts - 1) * error
+    return np.sqrt(estimate) * np.exp(np.stack([-half, half]))
 
 
 def ratio_of_means(values: np.ndarray, axis: int) -> np.ndarray:

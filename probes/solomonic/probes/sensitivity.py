@@ -15,7 +15,7 @@ from solomonic.models import HybridLM
 
 from .inputs import as_count, as_ids, as_lags, as_level, as_rng, state_layers
 from .labelled import provenance, units
-from .over_prompts import prompt_interval, ratio_of_means, root_mean_interval
+from .over_prompts import root_mean_interval, root_ratio_interval
 from .products import embedding_table, replaced_embeddings
 
 __all__ = ["sensitivity"]
@@ -27,9 +27,9 @@ GATES = ("dt", "log_decay", "beta", "alpha", "B", "C", "q", "k", "q_fading", "k_
 _UNITS = {
     "norm": ("Frobenius norm of the derivative by the embedding at that lag", "1"),
     "norm_mean": ("the same, root mean square over prompts", "1"),
-    "norm_mean_interval": ("confidence interval of norm_mean, prompts redrawn", "1"),
+    "norm_mean_interval": ("confidence interval of norm_mean over prompts", "1"),
     "ratio": ("norm with the gates differentiated over that with frozen gates", "1"),
-    "ratio_interval": ("confidence interval of ratio, prompts redrawn", "1"),
+    "ratio_interval": ("confidence interval of ratio over prompts", "1"),
     "lag": ("lag behind the last token", "token"),
 }
 
@@ -42,7 +42,6 @@ def sensitivity(
     lags: Iterable[int] | None = None,
     projections: int = 8,
     confidence: float = 0.95,
-    resamples: int = 2000,
     rng: int | np.random.Generator | None = 0,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -71,10 +70,8 @@ def sensitivity(
         Random directions v; the relative standard error of J is about 1 / sqrt(2 projections) or less.
     confidence : float, default 0.95
         Nominal coverage of the intervals.
-    resamples : int, default 2000
-        Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
-        Source of the directions and of the resamples.
+        Source of the directions.
     progress : bool, default False
         Whether to show a progress bar.
 
@@ -84,9 +81,8 @@ def sensitivity(
         Dims jacobian ("full", "frozen"), target ("layer 0", ..., "logits"), prompt, lag, bound.
 
         - ``norm`` (jacobian, target, prompt, lag); ``norm_mean`` (jacobian, target, lag), root mean square over
-          prompts; ``ratio`` (target, lag), full over frozen. ``norm_mean_interval`` is the root of the studentized
-          interval of the mean square, with no upper end for fewer than four prompts; ``ratio_interval`` computes the
-          ratio anew for redrawn prompts. Both are NaN for one prompt.
+          prompts; ``ratio`` (target, lag), full over frozen. ``norm_mean_interval`` and ``ratio_interval`` are
+          Student's of the logarithm, over prompts; NaN for one.
 
         Attributes: provenance with the seed and checks: ``gates``, how many tensors were held fixed.
 
@@ -127,7 +123,7 @@ def sensitivity(
     steps = tokens.shape[1]
     chosen = np.arange(steps) if lags is None else as_lags(lags, steps)
     projections = as_count(projections, "projections")
-    confidence, resamples = as_level(confidence, "confidence"), as_count(resamples, "resamples")
+    confidence = as_level(confidence, "confidence")
     generator, seed = as_rng(rng)
     has_some = any(isinstance(layer.get("state"), Tensor) for layer in model.empty_memory().layers)
     stateful = state_layers(model, layers) if layers is not None or has_some else ()
@@ -139,19 +135,24 @@ def sensitivity(
         squares[:, :, row] = found
     squares = squares[..., steps - 1 - chosen]
     by_prompt = np.moveaxis(squares, 2, 0)
-    options = {"confidence": confidence, "resamples": resamples, "rng": generator}
+    mean = by_prompt.mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.where(mean[1] > 0, np.sqrt(mean[0] / mean[1]), np.nan)
     arguments = {"ids": tokens, "layers": stateful, "lags": chosen, "projections": projections}
-    arguments |= {"confidence": confidence, "resamples": resamples}
+    arguments |= {"confidence": confidence}
     dataset = xr.Dataset(
         {
             "norm": (("jacobian", "target", "prompt", "lag"), np.sqrt(squares)),
-            "norm_mean": (("jacobian", "target", "lag"), np.sqrt(by_prompt.mean(0))),
+            "norm_mean": (("jacobian", "target", "lag"), np.sqrt(mean)),
             "norm_mean_interval": (
                 ("bound", "jacobian", "target", "lag"),
-                root_mean_interval(by_prompt, **options),
+                root_mean_interval(by_prompt, confidence),
             ),
-            "ratio": (("target", "lag"), _gap(by_prompt, 0)),
-            "ratio_interval": (("bound", "target", "lag"), prompt_interval(by_prompt, _gap, **options)),
+            "ratio": (("target", "lag"), ratio),
+            "ratio_interval": (
+                ("bound", "target", "lag"),
+                root_ratio_interval(*np.moveaxis(by_prompt, 1, 0), confidence),
+            ),
         },
         {
             "jacobian": ["full", "frozen"],
@@ -166,11 +167,6 @@ def sensitivity(
         },
     )
     return units(dataset, _UNITS)
-
-
-def _gap(squares: np.ndarray, axis: int) -> np.ndarray:
-    """Norm over the norm at frozen gates, which stand on the axis after that of the prompts."""
-    return np.sqrt(ratio_of_means(squares, axis))
 
 
 def _squares(
