@@ -197,7 +197,7 @@ def fading(
         "fading_mass": (("layer", "head"), mass.mean(0)),
         "fading_mass_interval": (
             ("bound", "layer", "head"),
-            prompt_interval(mass, confidence=confidence, resamples=resamples, rng=generator),
+            prompt_interval(mass, confidence=confidence, resamples=resamples, within=(0, 1), rng=generator),
         ),
     }
     layers = range(len(config.pattern))
