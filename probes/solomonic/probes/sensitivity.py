@@ -135,6 +135,7 @@ def sensitivity(
         squares[:, :, row] = found
     squares = squares[..., steps - 1 - chosen]
     by_prompt = np.moveaxis(squares, 2, 0)
+    full, frozen = by_prompt[:, 0], by_prompt[:, 1]
     mean = by_prompt.mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(mean[1] > 0, np.sqrt(mean[0] / mean[1]), np.nan)
@@ -151,7 +152,7 @@ def sensitivity(
             "ratio": (("target", "lag"), ratio),
             "ratio_interval": (
                 ("bound", "target", "lag"),
-                root_ratio_interval(*np.moveaxis(by_prompt, 1, 0), confidence),
+                root_ratio_interval(full, frozen, confidence),
             ),
         },
         {
