@@ -32,6 +32,8 @@ from .small import small_model, tokens
 PROMPTS = 3
 #: For studentized bounds, which three prompts leave infinite: resamples of one prompt alone are too frequent then.
 MORE = 5
+#: For ratios, whose interval has no end while the lower mean cannot be told from 0.
+MANY = 12
 FEW = {"resamples": 60, "rng": 0}
 
 
@@ -91,7 +93,7 @@ RUNS: dict[str, Any] = {
     "belief_states": _beliefs,
     "bend": lambda n=PROMPTS: p.bend(curve(n), edges=[6], **FEW),
     "causal_trace": _trace,
-    "compression": lambda n=PROMPTS: p.compression(
+    "compression": lambda n=MANY: p.compression(
         model("M2"), tokens(n, 16), calibration=tokens(2, 16, seed=1), orders=[2, 8]
     ),
     "decay_law": lambda n=PROMPTS: p.decay_law(curve(n), laws=["power", "exponential"], folds=2, resamples=60),
@@ -103,7 +105,7 @@ RUNS: dict[str, Any] = {
     "eviction": lambda n=MORE: p.eviction(model("BMO-BMO", eidetic_tokens=3), tokens(n, 26), **FEW),
     "extra_information": lambda n=6: p.extra_information(model("M2"), tokens(n, 14), lags=2, samples=3, folds=2),
     "fading": curve,
-    "fading_by_memory": lambda n=MORE: p.fading_by_memory(model("M2-SWA"), tokens(n, 16), lags=[1, 4, 12], **FEW),
+    "fading_by_memory": lambda n=MANY: p.fading_by_memory(model("M2-SWA"), tokens(n, 16), lags=[1, 4, 12], **FEW),
     "fisher_information": _fisher,
     "fisher_path": _path,
     "hidden_attention": lambda n=PROMPTS: p.hidden_attention(run(n), 1, 0),
@@ -114,7 +116,7 @@ RUNS: dict[str, Any] = {
     "memory_curve": lambda n=PROMPTS: p.memory_curve(run(n), lags=[1, 4], samples=6, **FEW),
     "receptive_field": lambda n=PROMPTS: p.receptive_field(run(n), rng=0),
     "retention": lambda n=PROMPTS: p.retention(run(n), lags=[1, 4, 12], **FEW),
-    "sensitivity": lambda n=MORE: p.sensitivity(model("M2-SWA"), tokens(n, 12), projections=2, **FEW),
+    "sensitivity": lambda n=MANY: p.sensitivity(model("M2-SWA"), tokens(n, 12), projections=2, **FEW),
     "split_law": lambda n=PROMPTS: p.split_law(model("M2"), tokens(n, 8), splits=[3, 5]),
     "state_probe": _state_probe,
     "sufficiency": lambda n=MORE: p.sufficiency(model(), tokens(n, 20), tokens(n, 20, seed=1), horizon=4, **FEW),
@@ -153,6 +155,7 @@ NO_PROMPTS = {
     "recall_table": "intervals over seeds",
     "report": "files",
     "save_dataset": "a file",
+    "shuffle_test": "a p-value",
     "steer": "one text",
     "structure": "a system at chosen gates, with certificates",
     "structures": "systems, with certificates",
@@ -473,6 +476,7 @@ PLAIN = {
     "observability": "one text",
     "recall": "single numbers",
     "split_law": "verdicts",
+    "shuffle_test": "a p-value",
     "steer": "one text",
     "structure": "a system",
     "transplant": "tensors: the plot resamples them itself",
