@@ -219,7 +219,9 @@ def receptive_field(
             blocks = decay[:, :whole].reshape(decay.shape[0], -1, stretch, decay.shape[2]).mean(2)
             spread[at] = blocks.std((0, 1))
     per_head = ("part", "prompt", "layer", "head")
-    interval = bootstrap_interval(np.moveaxis(distance, 1, 0), confidence=confidence, resamples=500, rng=generator)
+    interval = bootstrap_interval(
+        np.moveaxis(distance, 1, 0), confidence=confidence, resamples=999, within=(0, np.inf), rng=generator
+    )
     data = {
         "distance": (per_head, distance),
         "distance_mean": (("part", "layer", "head"), distance.mean(1)),
