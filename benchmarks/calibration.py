@@ -1,9 +1,8 @@
 """How often intervals cover, and how often tests find what is not there: the tables of docs/probes/statistics.md.
 
-Run ``python benchmarks/calibration.py [PART ...] [--simulations 2000] [--jobs 2]``. Parts: ``means``, ``shares`` (exact
-without simulation), ``ratios``, ``fisher``, ``shuffled``, ``copies``, ``library`` (the whole of ``linear_probe``, a tenth of
-the simulations); all by default. With 2000 simulations on two cores ``means`` takes four minutes, ``shuffled`` and
-``copies`` about three each, ``library`` five, the others less than one. Seeds are fixed.
+Run ``python benchmarks/calibration.py [PART ...] [--simulations 2000] [--jobs 2]``. Parts, all by default: ``means``;
+``shares``, exact and without simulation; ``ratios``; ``fisher``; ``shuffled``; ``copies``; and ``library``, all of
+``linear_probe`` with a tenth of the simulations. MINUTES. Seeds are fixed.
 
 ``shuffled`` and ``copies`` fit logistic regressions by Newton's method for many data sets at once; the first data sets
 are compared with the fits of the library. ``library`` goes through scikit-learn, as users do.
