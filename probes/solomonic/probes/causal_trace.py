@@ -21,6 +21,7 @@ from .divergence import kl_bits
 from .edit import as_answers, difference, finite
 from .inputs import as_count, as_ids, as_level, as_model, as_rng
 from .labelled import provenance, units
+from .ratios import ratio_interval
 from .statistics import bootstrap_interval
 
 __all__ = ["causal_trace"]
@@ -356,8 +357,8 @@ def _variables(
     with np.errstate(invalid="ignore", divide="ignore"):
         normalised = np.where(wide != 0, run.effect / wide, np.nan)
 
-    def interval(values: np.ndarray, statistic: Any = "mean") -> np.ndarray:
-        return bootstrap_interval(values, statistic, confidence=confidence, resamples=resamples, rng=random)
+    def interval(values: np.ndarray) -> np.ndarray:
+        return bootstrap_interval(values, confidence=confidence, resamples=resamples, rng=random)
 
     both = np.stack([run.effect, np.broadcast_to(wide, run.effect.shape)], 1)
     control = np.zeros((len(gap), len(controls), *plan.exists.shape))
@@ -370,7 +371,7 @@ def _variables(
         "effect_mean_interval": (("bound", *dims), interval(run.effect)),
         "normalised": (("prompt", *dims), normalised),
         "normalised_mean": (dims, _ratio(both, 0)),
-        "normalised_mean_interval": (("bound", *dims), interval(both, _ratio)),
+        "normalised_mean_interval": (("bound", *dims), ratio_interval(both[:, 0], both[:, 1], confidence=confidence)),
         "kl": (("prompt", *dims), run.kl),
         "kl_source": (("prompt", *dims), run.kl_source),
         "control_effect": (("prompt", "control", *dims[1:]), control),

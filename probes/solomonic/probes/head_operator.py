@@ -219,8 +219,8 @@ def receptive_field(
             blocks = decay[:, :whole].reshape(decay.shape[0], -1, stretch, decay.shape[2]).mean(2)
             spread[at] = blocks.std((0, 1))
     per_head = ("part", "prompt", "layer", "head")
-    options = {"confidence": confidence, "resamples": 500, "rng": generator}
-    interval = prompt_interval(np.moveaxis(distance, 1, 0), **options)
+    options: dict[str, Any] = {"confidence": confidence, "resamples": 999, "rng": generator}
+    interval = prompt_interval(np.moveaxis(distance, 1, 0), within=(0, np.inf), **options)
     data = {
         "distance": (per_head, distance),
         "distance_mean": (("part", "layer", "head"), distance.mean(1)),

@@ -10,7 +10,6 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.preprocessing import StandardScaler
 
 __all__ = ["HeldOutScores"]
 
@@ -63,7 +62,11 @@ class HeldOutScores:
 
     def _regressed(self, a: Any, b: Any, y: np.ndarray) -> np.ndarray:
         """Predictions [labellings, test]: one factorization serves every labelling."""
-        return Ridge(alpha=self.strength).fit(a, y.T).predict(b).reshape(b.shape[0], -1).T
+        if issparse(a):
+            return Ridge(alpha=self.strength).fit(a, y.T).predict(b).reshape(b.shape[0], -1).T
+        level = y.mean(1)
+        normal = a.T @ a + self.strength * np.eye(a.shape[1])  # features have mean 0
+        return level[:, None] + (b @ np.linalg.solve(normal, a.T @ (y.T - level))).T
 
 
 def _standardized(train: Any, test: Any) -> tuple[Any, Any]:
@@ -73,8 +76,9 @@ def _standardized(train: Any, test: Any) -> tuple[Any, Any]:
     """
     if issparse(train):
         return train, test
-    scale = StandardScaler().fit(train)
-    a, b = np.asarray(scale.transform(train)), np.asarray(scale.transform(test))
+    mean, spread = train.mean(0), train.std(0)
+    spread = np.where(spread > len(train) * np.finfo(float).eps * np.abs(mean), spread, 1.0)
+    a, b = (train - mean) / spread, (test - mean) / spread
     if a.shape[1] <= a.shape[0]:
         return a, b
     u, s, v = np.linalg.svd(a, full_matrices=False)

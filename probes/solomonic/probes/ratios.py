@@ -37,7 +37,7 @@ def ratio_interval(
     -------
     ndarray [2, ...]
         Lower and upper bound. All of ``within`` where the mean of b cannot be told from 0 at this level; NaN where it
-        is 0, or there is one sample only.
+        is 0, or there is one sample only; the ratio itself where every sample has the same.
 
     Raises
     ------
@@ -82,4 +82,6 @@ def ratio_interval(
         root = np.sqrt(np.maximum(half**2 - square * free, 0.0))
         bounds = np.stack([scale + (half - root) / square, scale + (half + root) / square])
         bounds = np.where(square > 0, bounds, np.array([low, high]).reshape(2, *[1] * a.ndim))
+        exact = (left**2).sum(0) <= 1e-20 * (top**2).sum(0)  # every sample has the same ratio
+        bounds = np.where(exact, scale, bounds)
     return np.where(np.isnan(scale), np.nan, np.clip(bounds, low, high))

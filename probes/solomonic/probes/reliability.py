@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .ratios import ratio_interval
 from .statistics import bootstrap_interval
 
 #: Numbers that one step may hold at once.
@@ -86,7 +87,7 @@ def reliability(
         count,
         mean,
         accuracy,
-        bootstrap_interval(sums, _accuracy, **options) if len(sums) > 1 else np.full((2, bins), np.nan),
+        ratio_interval(sums[:, 2], sums[:, 0], confidence=level, within=(0, 1)),
         ece,
         bootstrap_interval(sums, _ece, **options) if len(sums) > 1 else np.full(2, np.nan),
         float(drawn.mean()),
@@ -98,10 +99,3 @@ def _ece(sums: np.ndarray, axis: int) -> np.ndarray:
     """Expected calibration error from (count, confidence, correct) summed over prompts, [..., prompts, 3, bins]."""
     count, summed, hits = np.moveaxis(sums.sum(axis), -2, 0)
     return np.abs(hits - summed).sum(-1) / count.sum(-1)
-
-
-def _accuracy(sums: np.ndarray, axis: int) -> np.ndarray:
-    """Accuracy by bin; where no prompt of a resample is in a bin, what all prompts have there is not known: NaN."""
-    count, _, hits = np.moveaxis(sums.sum(axis), -2, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return hits / count

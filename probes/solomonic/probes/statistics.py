@@ -146,7 +146,8 @@ def bootstrap_interval(
         flat = values.reshape(n, -1)
         step = max(1, _HELD // resamples)
         parts = [_studentized(flat[:, i : i + step], index, confidence, within) for i in range(0, flat.shape[1], step)]
-        return np.clip(np.concatenate(parts, 1).reshape(2, *values.shape[1:]), *within)
+        bounds = np.concatenate([np.empty((2, 0)), *parts], 1).reshape(2, *values.shape[1:])
+        return np.clip(bounds, *within)
     drawn = _resampled(values, function, index)
     level = float(norm.cdf(-np.sqrt(n / (n - 1)) * student.ppf((1 + confidence) / 2, n - 1)))
     if method == "percentile":
