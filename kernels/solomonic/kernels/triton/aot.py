@@ -117,7 +117,7 @@ def lowered(start: Launch, arch: str = "sm_90") -> str:
     from triton.compiler.compiler import make_backend
 
     source, target = _source(start, arch)
-    backend = make_backend(target)
+    backend: Any = make_backend(target)
     options = backend.parse_options(dict(start.options))
     context = ir.context()
     ir.load_dialects(context)
