@@ -5,12 +5,13 @@ matrices written as a broadcast product and a sum, which is how transformers com
 
 Run ``python benchmarks/ssd.py``. Results are compared with the float64 reference first; no speed is printed
 for an operation that is wrong. Times are the least of several runs, so that other work on the machine counts
-little.
+little; what states and statistics add is a ratio of medians of processor time, taken in turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 import time
@@ -179,7 +180,7 @@ def times(function: Callable[[list[torch.Tensor]], torch.Tensor], shape: Shape) 
 
 
 def access(shape: Shape) -> dict[str, float]:
-    """CPU milliseconds on one thread of what `save`, `want` and `edit` add; interleaved, the least of six rounds."""
+    """CPU milliseconds on one thread of what `save`, `want` and `edit` add; interleaved, the median of 21 rounds."""
     torch.set_num_threads(1)
     x, dt, A, B, C, D = (t.detach() for t in inputs(shape))
     want, value = (
@@ -194,14 +195,16 @@ def access(shape: Shape) -> dict[str, float]:
         "one intervention": lambda: ssd(x, dt, A, B, C, D=D, edit=(100, "add", value)),
         "eight interventions": lambda: ssd(x, dt, A, B, C, D=D, edit=[(100 + 37 * k, "add", value) for k in range(8)]),
     }
-    best = dict.fromkeys(calls, float("inf"))
+    spent: dict[str, list[float]] = {name: [] for name in calls}
     with torch.no_grad():
-        for _ in range(6):
+        for call in calls.values():
+            call()
+        for _ in range(21):
             for name, call in calls.items():
                 began = time.process_time()
                 call()
-                best[name] = min(best[name], 1e3 * (time.process_time() - began))
-    return best
+                spent[name].append(1e3 * (time.process_time() - began))
+    return {name: statistics.median(values) for name, values in spent.items()}
 
 
 def peak(T: int, backward: bool) -> float:

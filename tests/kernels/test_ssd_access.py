@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from solomonic.kernels import ssd
 from solomonic.kernels.ssd.pieces import chunk_table
+from solomonic.kernels.triton.launch import architecture
 
 from .interpreted import guarded
 from .test_ssd import NAMES, Case, as_double, error, make
@@ -95,6 +96,13 @@ def test_triton_edits_agree_with_the_reference(kind, dtype):
     with guarded() as ran:
         compare(case, dtype, "triton", lambda case, dtype: edits_of(case, dtype)[kind], (3, 20, 0, 69, 47))
     assert ran[0] == "forward_kernel"
+    assert len(ran) == 4
+
+
+def test_triton_in_the_configurations_of_amd_agrees_with_the_reference():
+    case = replace(BASE, B=1, H=2, GB=2, GC=2)
+    with architecture("gfx942"), guarded() as ran:
+        compare(case, torch.float32, "triton", lambda case, dtype: edits_of(case, dtype)["set"], (3, 20, 0, 69, 47))
     assert len(ran) == 4
 
 

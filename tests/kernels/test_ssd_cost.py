@@ -39,3 +39,20 @@ def test_flops_by_hand():
     assert cost.recurrence(s).flops == 5 * 64 * 64 * 64
     assert cost.step(s).flops == 5 * 64 * 64
     assert cost.forward(s).exponentials == (64 // Q) * (Q * Q + 2 * Q + 1)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "gfx942"])
+def test_flops_of_the_backward_pass_are_those_of_its_products(arch):
+    """Rows, columns and sums of every product of matrices in the three kernels, chunk by chunk."""
+    P, N, T = 48, 24, 64
+    s = cost.Sizes(B=2, T=T, H=3, P=P, N=N, GB=3, GC=1, itemsize=4)
+    total = 0
+    for kernel in ("C", "B", "x"):
+        Q = cost.config(kernel, arch, 4, P, N).Q
+        products = {
+            "C": [(Q, Q, P), (N, Q, P), (Q, Q, N), (N, Q, Q), (N, P, Q)],
+            "B": [(Q, Q, P), (N, Q, P), (N, Q, Q), (N, P, Q)],
+            "x": [(Q, Q, N), (P, Q, N), (P, Q, Q), (P, N, Q)],
+        }[kernel]
+        total += T // Q * sum(2 * rows * columns * inner for rows, columns, inner in products)
+    assert cost.backward(s, arch).flops == 2 * 3 * total

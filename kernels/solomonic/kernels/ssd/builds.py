@@ -20,6 +20,7 @@ def _call(
     groups: int = H,
     reset: bool = False,
     edit: bool = False,
+    save: bool = False,
     backward: bool = False,
 ) -> None:
     """Forward, or forward and backward, of heads with `size` channels and states."""
@@ -37,7 +38,7 @@ def _call(
     edits: list[Edits | None] | None = None
     if edit:
         edits = [Edits((7, 100), new(B, 2, H, dtype=work), new(B, 2, H, size, size, dtype=work))]
-    saves = (50, 200) if edit else ()
+    saves = (50, 200) if save else ()
     y, last, *_ = ssd_triton(new(B, tokens, H, size), *rates, *keys, D, h0, cuts, 64, edits, saves)
     if backward:
         torch.autograd.backward([y, last], [torch.empty_like(y), torch.empty_like(last)])
@@ -48,6 +49,9 @@ BUILDS: dict[str, Callable[[], None]] = {
     "bfloat16, head 128": partial(_call, 128, torch.bfloat16, backward=True),
     "float32, head 64": partial(_call, 64, torch.float32, backward=True),
     "float32, head 128": partial(_call, 128, torch.float32, backward=True),
-    "bfloat16, head 64, edits and resets": partial(_call, 64, torch.bfloat16, reset=True, edit=True, backward=True),
+    "bfloat16, head 64, saved states": partial(_call, 64, torch.bfloat16, save=True, backward=True),
+    "bfloat16, head 64, edits and resets": partial(
+        _call, 64, torch.bfloat16, reset=True, edit=True, save=True, backward=True
+    ),
     "bfloat16, head 128, decode": partial(_call, 128, torch.bfloat16, tokens=1),
 }

@@ -1,7 +1,7 @@
 """Configurations of the Triton kernels of `ssd`, checked in. No tuning at run time.
 
-They were chosen by what the kernels compile to (``make kernels``): no spills for head sizes 64 and 128, then as few
-bytes as possible, then the largest chunk.
+They were chosen by what the kernels compile to (``make kernels``): no spills and at most 255 registers for head sizes
+64 and 128, with and without edits, then as few bytes as possible, then the largest chunk.
 """
 
 from __future__ import annotations

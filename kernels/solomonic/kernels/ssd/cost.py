@@ -78,10 +78,10 @@ def backward(s: Sizes, arch: str = "sm_90") -> Cost:
     scalars = s.H * s.dt_itemsize
     compulsory = 2 * _inputs(s) + tokens * heads_P + 4 * _states(s)
     flops = exponentials = 0
-    for kernel, products in (("C", 2), ("B", 1), ("x", 1)):
+    # Between the tokens of a chunk: dy x', C B' and B' with the tile; x dy' and C' with it; C B' and dy' with it.
+    for kernel, square in (("C", s.P + 2 * s.N), ("B", s.P + s.N), ("x", s.N + s.P)):
         Q = config(kernel, arch, s.itemsize, s.P, s.N).Q
         chunks = s.B * s.H * -(-s.T // Q)
-        square = products * s.P + s.N + (s.P if kernel == "x" else s.N if kernel == "B" else 0)
         flops += chunks * (2 * Q * Q * square + 4 * Q * s.N * s.P)
         exponentials += chunks * (Q * Q + 2 * Q + 1)
     # x, dy, B, C, dt in; dC and the products out. x, dy, C, dt in; dB out. All in; dx and ddt out.

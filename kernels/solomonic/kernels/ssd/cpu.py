@@ -222,7 +222,7 @@ class _Chunked(torch.autograd.Function):
         mix = _tile(s, c, seg)
         mix.view(s.B, s.n, s.G, s.R, s.Q, s.Q).mul_(scores_of(s, Bg, Cg))
         inside = torch.bmm(mix.view(-1, s.Q, s.Q), _to_heads(s, xs, dts))
-        sums = torch.matmul(mix, dts.unsqueeze(-1)).squeeze(-1) if "row_sums" in want else None
+        sums = torch.einsum("bnhts,bnhs->bnht", mix, dts) if "row_sums" in want else None
         del mix
         Bf, Cf = Bg.view(-1, s.Q, s.N), Cg.view(-1, s.Q, s.N)
         writes = torch.bmm(Bf.transpose(1, 2), _to_groups(s, xs, w * dts))

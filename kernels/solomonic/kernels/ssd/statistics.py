@@ -98,11 +98,14 @@ def _gramians(s: Layout, keys: Tensor, weights: Tensor) -> Tensor:
     alive = (weights != 0).any(-1).any(0)  # [n, H]
     first = alive.int().argmax(0).tolist()
     last = (s.n - alive.flip(0).int().argmax(0)).tolist()
+    room = keys.new_empty(s.B * s.n * s.Q * s.N)  # the same memory for all heads: it stays in the cache
     for head, some in enumerate(alive.any(0).tolist()):
         if some:
             span = slice(first[head], last[head])
-            scaled = keys[:, span, head // s.R] * weights[:, span, head, :, None]
-            scaled = scaled.reshape(s.B, -1, s.N)
+            some_keys = keys[:, span, head // s.R]
+            scaled = room[: some_keys.numel()].view(some_keys.shape)
+            torch.mul(some_keys, weights[:, span, head, :, None], out=scaled)
+            scaled = scaled.view(s.B, -1, s.N)
             out[:, head] = torch.bmm(scaled.transpose(1, 2), scaled)
     return out
 
@@ -110,11 +113,11 @@ def _gramians(s: Layout, keys: Tensor, weights: Tensor) -> Tensor:
 def sums_of_rows(s: Layout, Bg: Tensor, Cg: Tensor, wdt: Tensor, e: Tensor, g: Tensor, sums: Tensor) -> Tensor:
     """Row sums [B, T, H] of the hidden attention: the scan of an input that is 1 in one channel."""
     writes = torch.matmul(wdt.unflatten(2, (s.G, s.R)), Bg)  # [B, n, G, R, N]
-    state, entering = torch.zeros_like(writes[:, 0]), []
-    for i in range(s.n):
-        entering.append(state)
-        state = torch.addcmul(writes[:, i], state, g[:, i].unflatten(1, (s.G, s.R)).unsqueeze(-1))
-    carried = torch.matmul(torch.stack(entering, 1), Cg.transpose(-1, -2)).flatten(2, 3)  # [B, n, H, Q]
+    decay = g.unflatten(2, (s.G, s.R)).unsqueeze(-1)
+    entering = torch.zeros_like(writes)
+    for i in range(s.n - 1):
+        torch.addcmul(writes[:, i], entering[:, i], decay[:, i], out=entering[:, i + 1])
+    carried = torch.matmul(entering, Cg.transpose(-1, -2)).flatten(2, 3)  # [B, n, H, Q]
     whole = torch.addcmul(sums, carried, e)
     return whole.transpose(2, 3).reshape(s.B, s.n * s.Q, s.H)[:, : s.T]
 

@@ -60,10 +60,12 @@ def backward_C_kernel(
         if TABLE:
             start = tl.load(table_p + 4 * i).to(tl.int64)
             stop = tl.load(table_p + 4 * i + 1).to(tl.int64)
-            edit = tl.load(table_p + 4 * i + 2).to(tl.int64)
-            if edit >= 0:
-                slot = (b * edits + edit) * H + h_
-                h = edited(h, scale_p + slot, add_p + slot * P * N if ADD else add_p, h_offsets, h_mask, ADD, ACC)
+            if scale_p is not None:
+                edit = tl.load(table_p + 4 * i + 2).to(tl.int64)
+                if edit >= 0:
+                    slot = (b * edits + edit) * H + h_
+                    at = add_p + slot * P * N if ADD else add_p
+                    h = edited(h, scale_p + slot, at, h_offsets, h_mask, ADD, ACC)
         else:
             start = tl.cast(i, tl.int64) * Q
             stop = T
@@ -124,11 +126,11 @@ def backward_B_kernel(
         if TABLE:
             start = tl.load(table_p + 4 * i).to(tl.int64)
             stop = tl.load(table_p + 4 * i + 1).to(tl.int64)
-            edit = tl.load(table_p + 4 * i + 2).to(tl.int64)
-            save = tl.load(table_p + 4 * i + 3).to(tl.int64)
-            if save >= 0:
-                at = ((b * saves + save) * H + h_) * P * N + h_offsets
-                dh += tl.load(dsaved_p + at, mask=h_mask, other=0.0).to(ACC)
+            if dsaved_p is not None:
+                save = tl.load(table_p + 4 * i + 3).to(tl.int64)
+                if save >= 0:
+                    at = ((b * saves + save) * H + h_) * P * N + h_offsets
+                    dh += tl.load(dsaved_p + at, mask=h_mask, other=0.0).to(ACC)
         else:
             start = tl.cast(i, tl.int64) * Q
             stop = T
@@ -152,7 +154,8 @@ def backward_B_kernel(
         tl.store(dB_at, dB.to(dB_p.dtype.element_ty), mask=(q[None, :] < end) & (n[:, None] < N))
         pulled = (tl.trans(Ct).to(ACC) * e[None, :]).to(LOW)
         dh = dh * g + tl.dot(pulled, dy, out_dtype=ACC, input_precision=PRECISION)
-        if TABLE:
+        if scale_p is not None:
+            edit = tl.load(table_p + 4 * i + 2).to(tl.int64)
             if edit >= 0:
                 dh = dh * tl.load(scale_p + (b * edits + edit) * H + h_).to(ACC)
 
@@ -200,13 +203,13 @@ def backward_x_kernel(
         if TABLE:
             start = tl.load(table_p + 4 * i).to(tl.int64)
             stop = tl.load(table_p + 4 * i + 1).to(tl.int64)
-            edit = tl.load(table_p + 4 * i + 2).to(tl.int64)
-            save = tl.load(table_p + 4 * i + 3).to(tl.int64)
-            if save >= 0:
-                at = ((b * saves + save) * H + h_) * P * N + h_offsets
-                dsaved = tl.load(dsaved_p + at, mask=h_mask, other=0.0).to(ACC)
-                tail += tl.sum(dsaved * tl.load(saved_p + at, mask=h_mask, other=0.0).to(ACC))
-                dh += dsaved
+            if dsaved_p is not None:
+                save = tl.load(table_p + 4 * i + 3).to(tl.int64)
+                if save >= 0:
+                    at = ((b * saves + save) * H + h_) * P * N + h_offsets
+                    dsaved = tl.load(dsaved_p + at, mask=h_mask, other=0.0).to(ACC)
+                    tail += tl.sum(dsaved * tl.load(saved_p + at, mask=h_mask, other=0.0).to(ACC))
+                    dh += dsaved
         else:
             start = tl.cast(i, tl.int64) * Q
             stop = T
@@ -236,9 +239,10 @@ def backward_x_kernel(
         dc = tl.load(products_p + start * H + q * H, mask=q < end, other=0.0) - dt * xdu
         da = tl.sum(tl.where(keep, dc[:, None], 0.0), 0)
         if RESET:
-            da = tl.where(seg == cuts, da + tail, da)
+            # Other comparisons than in `decays`: the masks made there need not be kept until here.
+            da = tl.where(seg >= cuts, da + tail, da)
             da = tl.where(cut != 0, 0.0, da)
-            tail = tl.sum(tl.where(seg == 0, dc, 0.0), 0) + tl.where(cuts == 0, tail, 0.0)
+            tail = tl.sum(tl.where(seg < 1, dc, 0.0), 0) + tl.where(cuts < 1, tail, 0.0)
         else:
             da += tail
             tail += tl.sum(dc, 0)
@@ -246,7 +250,8 @@ def backward_x_kernel(
         dA += tl.sum(da * dt, 0)
         pulled = (tl.trans(dy).to(ACC) * e[None, :]).to(LOW)
         dh = dh * g + tl.dot(pulled, Ct, out_dtype=ACC, input_precision=PRECISION)
-        if TABLE:
+        if scale_p is not None:
+            edit = tl.load(table_p + 4 * i + 2).to(tl.int64)
             if edit >= 0:
                 slot = (b * edits + edit) * H + h_
                 scale = tl.load(scale_p + slot).to(ACC)

@@ -95,10 +95,12 @@ def forward_kernel(
         if TABLE:
             start = tl.load(table_p + 4 * i).to(tl.int64)
             stop = tl.load(table_p + 4 * i + 1).to(tl.int64)
-            edit = tl.load(table_p + 4 * i + 2).to(tl.int64)
-            if edit >= 0:
-                slot = (b * edits + edit) * H + h_
-                h = edited(h, scale_p + slot, add_p + slot * P * N if ADD else add_p, h_offsets, h_mask, ADD, ACC)
+            if scale_p is not None:
+                edit = tl.load(table_p + 4 * i + 2).to(tl.int64)
+                if edit >= 0:
+                    slot = (b * edits + edit) * H + h_
+                    at = add_p + slot * P * N if ADD else add_p
+                    h = edited(h, scale_p + slot, at, h_offsets, h_mask, ADD, ACC)
         else:
             start = tl.cast(i, tl.int64) * Q
             stop = T
@@ -124,7 +126,7 @@ def forward_kernel(
         tl.store(y_at, y.to(y_p.dtype.element_ty), mask=(q[None, :] < end) & (p[:, None] < P))
         write = (tl.trans(xt).to(ACC) * (w * dt)[None, :]).to(LOW)
         h = h * g + tl.dot(write, Bt, out_dtype=ACC, input_precision=PRECISION)
-        if TABLE:
+        if saved_p is not None:
             save = tl.load(table_p + 4 * i + 3).to(tl.int64)
             if save >= 0:
                 slot = (b * saves + save) * H + h_

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from solomonic.kernels.triton.launch import Launch, architecture, intercept
 
-__all__ = ["ARCHITECTURES", "OPERATIONS", "compiled", "differences", "expected", "table"]
+__all__ = ["ARCHITECTURES", "OPERATIONS", "compiled", "differences", "expected", "lowered", "table"]
 
 OPERATIONS = ("ssd", "short_conv", "memory_attention", "selective_scan", "select_innovations")
 ARCHITECTURES = ("sm_80", "sm_90", "gfx942")
@@ -94,16 +94,36 @@ def _specialised(start: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tu
     return signature, constants, attributes
 
 
-def _compile(start: Launch, arch: str) -> Any:
-    import triton
+def _source(start: Launch, arch: str) -> tuple[Any, Any]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     nvidia = arch.startswith("sm_")
     target = GPUTarget("cuda", int(arch[3:]), 32) if nvidia else GPUTarget("hip", arch, 64)
     signature, constants, attributes = _specialised(start)
-    source = ASTSource(start.kernel, signature, constexprs=constants, attrs=attributes)
+    return ASTSource(start.kernel, signature, constexprs=constants, attrs=attributes), target
+
+
+def _compile(start: Launch, arch: str) -> Any:
+    import triton
+
+    source, target = _source(start, arch)
     return triton.compile(source, target=target, options=start.options)
+
+
+def lowered(start: Launch, arch: str = "sm_90") -> str:
+    """One start of a kernel in Triton's own representation: what its front end accepts, without compiling further."""
+    from triton._C.libtriton import ir  # type: ignore[import-not-found]
+    from triton.compiler.compiler import make_backend
+
+    source, target = _source(start, arch)
+    backend: Any = make_backend(target)
+    options = backend.parse_options(dict(start.options))
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    functions, modules = backend.get_codegen_implementation(options), backend.get_module_map()
+    return str(source.make_ir(target, options, functions, modules, context))
 
 
 def _count(pattern: str, text: str) -> int:
