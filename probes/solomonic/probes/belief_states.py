@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM
 
@@ -45,6 +46,7 @@ def belief_states(
     confidence: float = 0.95,
     resamples: int = 2000,
     rng: int | np.random.Generator | None = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""How much of exact beliefs about hidden states an affine read-out of the model's memory tells.
 
@@ -78,6 +80,8 @@ def belief_states(
         Resamples of the prompts.
     rng : int, numpy.random.Generator or None
         Source of the random weights, shuffles, folds and resamples.
+    progress : bool, default False
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -153,7 +157,7 @@ def belief_states(
 
     sums = np.full((prompts, 2, len(chosen), len(names), len(_CONTROLS)), np.nan)
     dimension = np.full((len(chosen), len(names)), np.nan)
-    for (layer, part), features in own.items():
+    for (layer, part), features in tqdm(own.items(), disable=not progress, unit="source", desc="belief states"):
         at = (chosen.index(layer), names.index(part))
         dimension[at] = features.shape[2]
         sums[(..., *at, 0)] = read(features, true)

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import minimize
 from scipy.special import log_ndtr
+from tqdm.auto import tqdm
 
 from .inputs import as_count, as_rng
 from .labelled import units
@@ -71,6 +72,7 @@ def decay_law(
     resolution: float | None = None,
     folds: int = 5,
     rng: int | np.random.Generator | None = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""Compare laws of decay on a fading curve by the likelihood of prompts that were not fitted.
 
@@ -93,6 +95,8 @@ def decay_law(
         Parts of the prompts that are held out in turn.
     rng : int, numpy.random.Generator or None
         Source of the parts.
+    progress : bool, default False
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -157,7 +161,7 @@ def decay_law(
     part = generator.permutation(len(kl)) % folds
     scores = np.empty((len(names), len(kl)))
     fits = []
-    for row, name in enumerate(names):
+    for row, name in enumerate(tqdm(names, disable=not progress, unit="law", desc="decay law")):
         whole = _fit(name, logs, censored, lag)
         for fold in range(folds):
             own = part == fold

@@ -42,6 +42,7 @@ def structure(
     ids: Any = None,
     window: int | None = None,
     quantiles: Sequence[float] = (0.1, 0.5, 0.9),
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""What a layer is as a system: its parts, their dynamics, and the reduced transition matrix that joins them.
 
@@ -66,6 +67,8 @@ def structure(
         W of the reduced matrix, tokens; by default the least of 3 and the W of the layer.
     quantiles : sequence of float, default (0.1, 0.5, 0.9)
         Quantiles of dt, between 0 and 1, where there is a text.
+    progress : bool, default False
+        Whether to show the progress bar of the trace of the text.
 
     Returns
     -------
@@ -123,7 +126,7 @@ def structure(
     coords: dict[str, Any] = {"part": data.pop("part")}
     decays = np.empty(0)
     if has_state(symbol):
-        at, dt, rate = steps_of(model, layer, ids, quantiles)
+        at, dt, rate = steps_of(model, layer, ids, quantiles, progress)
         data["dt"] = (("at", "head"), dt)
         data["rate"] = ("head", rate)
         data["decay"] = (("at", "head"), np.exp(dt * rate))
@@ -207,7 +210,7 @@ def _parts(model: HybridLM, layer: int, symbol: str, width: int | None) -> dict[
 
 
 def steps_of(
-    model: HybridLM, layer: int, ids: Any, quantiles: Sequence[float]
+    model: HybridLM, layer: int, ids: Any, quantiles: Sequence[float], progress: bool = False
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names and values [at, H] of the steps dt, and the rates [H]."""
     mixer: Any = _mamba(model, layer)
@@ -217,7 +220,7 @@ def steps_of(
     levels = [as_level(q, "quantiles") for q in quantiles]
     if not levels:
         raise ValueError("quantiles: expected at least one, got none")
-    dt = trace(model, ids, layers=layer).require().dt(layer)
+    dt = trace(model, ids, layers=layer, progress=progress).require().dt(layer)
     return [f"q{q:g}" for q in levels], np.quantile(dt.reshape(-1, dt.shape[-1]), levels, axis=0), rate
 
 
