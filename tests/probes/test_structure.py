@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from solomonic.models import KeyValue, load, zoo
+from solomonic.models import KeyValue, adapt, load, zoo
 from solomonic.probes import load_dataset, save_dataset, structure, trace
 from solomonic.realization import nilpotency
 
+from ..models.adapters.small import small
 from .small import small_model, tokens
 
 
@@ -143,7 +144,7 @@ def test_bad_arguments():
             call()
 
 
-@pytest.mark.parametrize("name", ["transformer", "deadbeat", "fading", "bmojo-f"])
+@pytest.mark.parametrize("name", ["transformer", "deadbeat", "fading", "bmojo-f", "bmojo", "recall-bmojo"])
 def test_the_zoo(name):
     if name not in zoo():
         pytest.skip(f"{name} is not trained yet")
@@ -154,7 +155,8 @@ def test_the_zoo(name):
         assert checks(found)["spectrum_error"] < 1e-6
 
 
-@pytest.mark.parametrize("pattern", ["GDN", "GKA", "BMO"])
-def test_a_layer_without_a_reduced_matrix_is_refused(pattern):
-    with pytest.raises(ValueError, match=rf"layer 0 \({pattern}\) has no reduced matrix"):
-        structure(small_model(pattern, eidetic_tokens=4), 0)
+@pytest.mark.parametrize("model", [adapt(small("mamba2")), None, "bmojo"])
+def test_a_model_that_is_no_hybrid_is_refused(model):
+    error = TypeError if model is None or isinstance(model, str) else ValueError
+    with pytest.raises(error, match="HybridLM"):
+        structure(model, 0)  # type: ignore[arg-type]
