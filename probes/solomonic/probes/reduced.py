@@ -130,23 +130,20 @@ def modes_of(
         feed = float(to_numpy(module.D.detach())[list(heads)].mean())
         ones = np.ones(count)
         return Modes([f"state[{h}]" for h in heads], decay, ones, ones / count, copies, feed)
-    names, value, write, read, copies = [], [], [], [], []
+    rows: list[tuple[str, float, float, float, int]] = []
     for i, h in enumerate(heads):
+        a, share = float(decay[i]), 1 / count
         if kind == "gdn":
             assert beta is not None
-            names += [f"state[{h}].kept", f"state[{h}].key"]
-            value += [decay[i], decay[i] * (1 - beta[i])]
-            write += [0.0, beta[i]]
-            read += [1 / count, 1 / count]
-            copies += [(width - 1) * width, width]
+            b = float(beta[i])
+            rows.append((f"state[{h}].kept", a, 0.0, share, (width - 1) * width))
+            rows.append((f"state[{h}].key", a * (1 - b), b, share, width))
         else:
             # What reads the content is solved for with the Gram matrix: at a frozen query the latter is not read.
-            names += [f"state[{h}].content", f"state[{h}].gram"]
-            value += [decay[i], decay[i] if config.gka_decay_gram else 1.0]
-            write += [1.0, 0.0]
-            read += [1 / count, 0.0]
-            copies += [width * width] * 2
-    return Modes(names, *(np.array(each, dtype=float) for each in (value, write, read)), np.array(copies), 0.0)
+            rows.append((f"state[{h}].content", a, 1.0, share, width * width))
+            rows.append((f"state[{h}].gram", a if config.gka_decay_gram else 1.0, 0.0, 0.0, width * width))
+    names, value, write, read, copies = zip(*rows, strict=True)
+    return Modes(list(names), np.array(value), np.array(write), np.array(read), np.array(copies), 0.0)
 
 
 def reduced_layer(model: HybridLM, layer: int, window: int, modes: Modes | None, head: int = 0) -> Reduced:
@@ -158,11 +155,10 @@ def reduced_layer(model: HybridLM, layer: int, window: int, modes: Modes | None,
     starts = np.cumsum([0, *(len(names) for _, names in rows)])
     first = dict(zip([names[0] for _, names in rows], starts.tolist(), strict=False))
     A, B = np.zeros((starts[-1], starts[-1])), np.zeros(starts[-1])
-    conv, weights = slice(0, CONV), np.zeros(CONV + 1)
+    conv, state, weights = slice(0, CONV), slice(CONV, CONV), np.zeros(CONV + 1)
     if modes is not None:
         # x_t = w_0 u_t + w_1 u_(t-1) + ...; the last tap is that of the current token.
-        weights = _taps(model, layer, head)[::-1]
-        state = slice(CONV, CONV + modes.value.size)
+        weights, state = _taps(model, layer, head)[::-1], slice(CONV, CONV + modes.value.size)
         A[state, state] = np.diag(modes.value)
         A[state, conv] = np.outer(modes.write, weights[1:])
         B[state] = modes.write * weights[0]
