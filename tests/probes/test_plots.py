@@ -610,7 +610,9 @@ def test_structure_shades_every_entry_and_frames_every_block():
 def test_structure_shows_what_is_held_and_what_is_turned():
     """Of B'MOJO over a delta rule: ones on the diagonal of stored tokens, and a hatch where an entry is negative."""
     model = small_model("BMO", ssm_mixer="gdn", gdn_allow_neg_eigval=True, eidetic_tokens=2, bmojo_window=4)
-    model.model.layers[0].mixer.gdn.b_proj.weight.mul_(40.0)  # type: ignore[union-attr]
+    rule = model.model.layers[0].mixer.gdn  # type: ignore[union-attr]
+    rule.b_proj.weight.mul_(-40.0)  # type: ignore[union-attr]
+    rule.k_conv1d.weight.mul_(30.0)  # type: ignore[union-attr]
     found = structure(model, 0, ids=torch.full((1, 8), 3), window=2)
     assert float(found.along_key.isel(at=1).min()) < -0.1
     ax = plots.structure(found)
