@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from solomonic.models import HybridConfig, HybridLM, KeyValue, Memory
 from solomonic.models.memory import StoredTokens, tensors
@@ -357,3 +359,30 @@ def test_a_write_of_strength_one_leaves_nothing_under_the_key(pattern):
 def _sums(model: HybridLM) -> int:
     """Gram matrices that do not decay have eigenvalues 1 too."""
     return 0 if model.config.gka_decay_gram else model.config.num_attention_heads
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    width=st.integers(1, 6), fading=st.integers(0, 6) | st.none(), stored=st.integers(0, 9), span=st.integers(1, 7),
+    norm=st.sampled_from(["l2", "relative", "random"]), ssm=st.sampled_from(["mamba2", "gdn", "gka"]),
+    window=st.integers(1, 5),
+)  # fmt: skip
+def test_any_window_and_any_numbers_of_tokens(width, fading, stored, span, norm, ssm, window):
+    """Sizes are those of a memory that is full; the matrix is block triangular with the spectrum that it says."""
+    model = model_of(
+        "bmojo", bmojo_window=width, fading_tokens=None if fading is None else min(fading, width),
+        eidetic_tokens=stored, innovation_span=span, innovation_norm=norm, ssm_mixer=ssm,
+    )  # fmt: skip
+    found, each = structure(model, 0, window=window), structures(model, window=window)
+    checks = json.loads(found.attrs["checks"])
+    assert checks["block_triangular"]
+    assert checks["spectrum_error"] < 1e-8
+    assert float(each.spectrum_error.max()) < 1e-8
+    start, sizes = model(text(4 * width + max(stored, span))).memory, []
+    for _ in range(width):
+        start = model(torch.tensor([[TOKEN]]), memory=start).memory
+        sizes.append([sum(t.numel() for t in tensors(v)) for v in start.layers[0].values()])
+    np.testing.assert_array_equal(found.scalars, np.max(sizes, 0))
+    assert found.part.values.tolist() == list(start.layers[0])
+    assert found.attrs["order"] == found.scalars.sum()
+    assert (found.attrs["eidetic_reach"] == -1) == (stored > 0)
