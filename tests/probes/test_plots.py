@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from solomonic.models import Memory
-from solomonic.probes import EditResult, Transplant, bootstrap_interval, plots
+from solomonic.probes import EditResult, Transplant, bootstrap_interval, plots, structure
 from solomonic.probes.plots._style import looks, power, spread
+
+from .small import small_model
 
 LAG = np.array([1, 2, 4, 8, 16, 32, 63, 64, 65])
 
@@ -603,6 +605,26 @@ def test_structure_shades_every_entry_and_frames_every_block():
     frames = [patch for patch in ax.patches if not patch.get_fill()]
     assert [patch.get_width() for patch in frames] == [2, 1]
     assert [text.get_text() for text in ax.get_xticklabels()] == ["convolution", "state"]
+
+
+def test_structure_shows_what_is_held_and_what_is_turned():
+    """Of B'MOJO over a delta rule: ones on the diagonal of stored tokens, and a hatch where an entry is negative."""
+    model = small_model("BMO", ssm_mixer="gdn", gdn_allow_neg_eigval=True, eidetic_tokens=2, bmojo_window=4)
+    rule = model.model.layers[0].mixer.gdn  # type: ignore[union-attr]
+    rule.b_proj.weight.mul_(-40.0)  # type: ignore[union-attr]
+    rule.k_conv1d.weight.mul_(30.0)  # type: ignore[union-attr]
+    found = structure(model, 0, ids=torch.full((1, 8), 3), window=2)
+    assert float(found.along_key.isel(at=1).min()) < -0.1
+    ax = plots.structure(found)
+    cells = {(int(p.get_y()), int(p.get_x())): p for p in ax.patches if p.get_fill()}
+    entries = found.transition.to_numpy()
+    assert set(cells) == {(int(row), int(column)) for row, column in np.argwhere(entries)}
+    hatched = {(int(p.get_y()), int(p.get_x())) for p in ax.patches if p.get_hatch()}
+    assert hatched == {(int(row), int(column)) for row, column in np.argwhere(entries < 0)}
+    held = [i for i, name in enumerate(found["to"].values) if name.startswith("eidetic")]
+    assert len(held) == 2
+    assert all((i, i) in cells for i in held)
+    assert [text.get_text() for text in ax.get_yticklabels()][-1] == "stored tokens"
 
 
 def test_split_law_shows_what_is_allowed():

@@ -419,10 +419,24 @@ def test_readings_of_a_curve_that_ends_early_or_not_at_all():
     assert readings.what_it_is(HybridConfig(pattern="M2-*")).startswith("Two layers: 1 of Mamba2")
 
 
-def test_layers_without_a_reduced_matrix_are_left_out_and_named(tmp_path):
+def test_every_kind_of_layer_has_its_matrix_and_is_told(tmp_path):
     model = small_model("M2-GKA-BMO-GDN", bmojo_window=4)
-    text = Page(report(model, tmp_path / "out", text=tokens(2, 20), progress=False).read_text("utf-8")).text()
+    page = report(model, tmp_path / "out", name="mixed", text=tokens(2, 20), progress=False)
+    text = Page(page.read_text("utf-8")).text()
     for kind in ("Gated KalmaNet", "B'MOJO: one softmax over the last 4 inputs", "gated delta rule"):
         assert kind in text
     assert "What it stores was not tested" in text
-    assert "Layers of GKA, BMO and GDN have no such reduced matrix and are left out here." in text
+    assert "reduced matrix" not in text
+    for layer in ("0, M2", "1, GKA", "2, BMO", "3, GDN"):
+        assert layer in text
+        assert f"{layer}, head 3" in text
+    with xr.open_datatree(tmp_path / "out" / "mixed.nc", engine="h5netcdf") as tree:
+        left = tree["structure_3"]["along_key"].isel(at=1).to_numpy()
+        held = int(tree["structure_2"].attrs["order"])
+    assert f"there {left.min():.3f} to {left.max():.3f} is left at the median gates" in text
+    assert f"{held:,}" in text
+    assert "contents and the Gram matrix of their keys, each times the same decay" in text
+    assert "What is stored stays where it is between refreshes, an eigenvalue 1 for each slot" in text
+    card = json.loads((tmp_path / "out" / "memory-card.json").read_text("utf-8"))["models"]["mixed"]["memory"]
+    assert card["eidetic_span"]["value"] == 4
+    assert card["eidetic_reach"]["value"] is None

@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import softplus
 
-from solomonic.models import KeyValue, load, zoo
+from solomonic.models import KeyValue, adapt, load, zoo
 from solomonic.probes import load_dataset, save_dataset, structure, trace
 from solomonic.realization import nilpotency
 
-from .small import small_model, tokens
+from ..models.adapters.small import small
+from .small import small_model, tampered, tokens
 
 
 def checks(found):
@@ -143,7 +145,7 @@ def test_bad_arguments():
             call()
 
 
-@pytest.mark.parametrize("name", ["transformer", "deadbeat", "fading", "bmojo-f"])
+@pytest.mark.parametrize("name", ["transformer", "deadbeat", "fading", "bmojo-f", "bmojo", "recall-bmojo"])
 def test_the_zoo(name):
     if name not in zoo():
         pytest.skip(f"{name} is not trained yet")
@@ -154,7 +156,67 @@ def test_the_zoo(name):
         assert checks(found)["spectrum_error"] < 1e-6
 
 
+@pytest.mark.parametrize("model", [adapt(small("mamba2")), None, "bmojo"])
+def test_a_model_that_is_no_hybrid_is_refused(model):
+    error = TypeError if model is None or isinstance(model, str) else ValueError
+    with pytest.raises(error, match="HybridLM"):
+        structure(model, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("pattern", "ssm"), [("GDN", "mamba2"), ("GKA", "mamba2"), ("BMF", "gka"), ("BMO", "gdn")])
+def test_gates_of_a_text_are_those_of_the_weights(pattern, ssm):
+    """Recomputed from what the mixer reads and its parameters; quantiles of dt and beta, each by itself."""
+    model, ids = small_model(pattern, ssm_mixer=ssm, dtype=torch.float64), tokens(2, 30)
+    levels = [0.25, 0.5, 0.75]
+    found = structure(model, 0, ids=ids, quantiles=levels)
+    seen = {}
+    model(ids, record=lambda layer, name, value: seen.__setitem__(name, value))
+    mixer = model.model.layers[0].mixer  # type: ignore[union-attr]
+    mixer = mixer if pattern in ("GDN", "GKA") else mixer.ssm  # type: ignore[union-attr]
+    h = seen["mixer_in"]
+    step = softplus((mixer.gk_proj if found.attrs["state"] == "gdn" else mixer.a_proj)(h) + mixer.dt_bias)  # type: ignore[operator]
+    dt = np.quantile(step.reshape(-1, 4), levels, axis=0)
+    np.testing.assert_allclose(found.dt, dt, rtol=1e-12)
+    np.testing.assert_allclose(found.decay, np.exp(-dt * np.exp(mixer.A_log.numpy())), rtol=1e-12)  # type: ignore[operator]
+    assert ("beta" in found) == (found.attrs["state"] == "gdn")
+    assert ("gram_decay" in found) == (found.attrs["state"] == "gka")
+    if "beta" in found:
+        strength = mixer.b_proj(h).sigmoid() * seen["B"].square().sum(-1).repeat_interleave(2, -1)  # type: ignore[operator]
+        np.testing.assert_allclose(found.beta, np.quantile(strength.reshape(-1, 4), levels, axis=0), rtol=1e-12)
+        np.testing.assert_allclose(found.along_key, found.decay * (1 - found.beta), rtol=1e-12)
+    if "gram_decay" in found:
+        np.testing.assert_array_equal(found.gram_decay, found.decay)
+    assert found.attrs["state_readout"] == ("ridge" if found.attrs["state"] == "gka" else "linear")
+
+
+@pytest.mark.parametrize("name", ["log_decay", "B", "x"])
+def test_taps_of_a_ridge_regression_that_lie_are_found_out(name):
+    """A trace has no proof of such a state; the memory has."""
+    model, ids = small_model("GKA-M2"), tokens(1, 20)
+    assert structure(model, 0, ids=ids).attrs["state"] == "gka"
+    liar = tampered(model, lambda layer, what, value: 1.1 * value if (layer, what) == (0, name) else value)
+    with pytest.raises(ValueError, match="state of layer 0 is not what its gates, keys and values make of it"):
+        structure(liar, 0, ids=ids)
+
+
 @pytest.mark.parametrize("pattern", ["GDN", "GKA", "BMO"])
-def test_a_layer_without_a_reduced_matrix_is_refused(pattern):
-    with pytest.raises(ValueError, match=rf"layer 0 \({pattern}\) has no reduced matrix"):
-        structure(small_model(pattern, eidetic_tokens=4), 0)
+def test_half_precision_has_a_structure(pattern):
+    model = small_model(pattern, dtype=torch.bfloat16, eidetic_tokens=4)
+    exact = structure(small_model(pattern, eidetic_tokens=4), 0, ids=tokens(1, 20))
+    np.testing.assert_allclose(structure(model, 0, ids=tokens(1, 20)).decay, exact.decay, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", ["bmojo", "recall-bmojo"])
+def test_stored_tokens_of_the_zoo(name):
+    """Registers of 3, W, 2W, and slots that are held: as many ones as are stored in the reduced matrix."""
+    model = load(name)
+    width = model.config.bmojo_window
+    for layer in range(len(model.config.pattern)):
+        found = structure(model, layer, window=2)
+        assert dict(zip(found.part.values.tolist(), found["index"].values.tolist(), strict=True)) == {
+            "conv": 3, "state": 0, "window": width, "fading_tokens": 2 * width, "eidetic": -1,
+        }  # fmt: skip
+        assert int(np.isclose(found.eigenvalue, 1, atol=1e-9).sum()) == 2
+        assert (found.attrs["reach"], found.attrs["eidetic_reach"], found.attrs["switched"]) == (-1, -1, "held")
+        assert found.attrs["nilpotent_order"] == 3 + 2 + 4 + 2 + 2
+        assert found.attrs["nilpotent_index"] == 3 + 4

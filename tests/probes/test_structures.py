@@ -58,8 +58,6 @@ def test_full_size_is_what_the_small_matrix_has_at_that_window():
 def test_what_it_refuses():
     with pytest.raises(TypeError, match="HybridLM"):
         structures(adapt(small("mamba2")))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"layer 0 \(GDN\) has no reduced matrix"):
-        structures(small_model("GDN"))
     with pytest.raises(ValueError, match="layers"):
         structures(small_model(), layers=9)
     with pytest.raises(ValueError, match="window"):

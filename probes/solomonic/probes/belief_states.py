@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM
 
@@ -44,6 +45,7 @@ def belief_states(
     confidence: float = 0.95,
     resamples: int = 2000,
     rng: int | np.random.Generator | None = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""How much of exact beliefs about hidden states an affine read-out of the model's memory tells.
 
@@ -77,6 +79,8 @@ def belief_states(
         Resamples of the test.
     rng : int, numpy.random.Generator or None
         Source of the random weights, shuffles, folds and resamples.
+    progress : bool, default False
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -152,7 +156,7 @@ def belief_states(
 
     sums = np.full((prompts, 2, len(chosen), len(names), len(_CONTROLS)), np.nan)
     dimension = np.full((len(chosen), len(names)), np.nan)
-    for (layer, part), features in own.items():
+    for (layer, part), features in tqdm(own.items(), disable=not progress, unit="source", desc="belief states"):
         at = (chosen.index(layer), names.index(part))
         dimension[at] = features.shape[2]
         sums[(..., *at, 0)] = read(features, true)

@@ -252,7 +252,7 @@ def check(
     if model is None:
         model = load(path)
         holds, sentence = look(model, progress=not quiet)
-    found = conformance(model)
+    found = conformance(model, progress=not quiet)
     if out is not None:
         _write_found(found, out)
     print("\n".join(each for each in (sentence, conformance_table(found)) if each))

@@ -60,6 +60,7 @@ def compress(
     layers: Iterable[int] | int | None = None,
     order: int | Sequence[int] | None = None,
     share: float = 0.999,
+    progress: bool = False,
 ) -> HybridLM:
     r"""A model whose states are smaller: balanced truncation of the states of its Mamba2 layers on a text.
 
@@ -85,6 +86,8 @@ def compress(
         singular values in every head of the layer.
     share : float, default 0.999
         See ``order``.
+    progress : bool, default False
+        Whether to show progress bars, of the trace of the text and of the layers.
 
     Returns
     -------
@@ -123,7 +126,8 @@ def compress(
     chosen = _layers(model, layers)
     share = as_level(share, "share")
     sizes = _orders(model, order, chosen)
-    found = _balanced(trace(model, ids, layers=chosen).require(), chosen)
+    run = trace(model, ids, layers=chosen, progress=progress).require()
+    found = _balanced(run, chosen, progress)
     sizes = sizes or {i: found[i].proposed(share) for i in chosen}
     return _reduced(model, found, sizes)
 
@@ -296,9 +300,9 @@ def _orders(model: HybridLM, order: Any, layers: tuple[int, ...]) -> dict[int, i
     return {i: int(r) for i, r in zip(layers, each, strict=True)}
 
 
-def _balanced(run: Trace, layers: tuple[int, ...]) -> dict[int, _Balanced]:
+def _balanced(run: Trace, layers: tuple[int, ...], progress: bool = False) -> dict[int, _Balanced]:
     out = {}
-    for i in layers:
+    for i in tqdm(layers, disable=not progress, unit="layer", desc="compress"):
         C = run.C(i)
         reads = np.einsum("bthn,bthm->hnm", C, C, optimize=True) / (C.shape[0] * C.shape[1])
         out[i] = _balance(_second_moment(run, i), reads)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM, load
 from solomonic.models.adapters.adapted import is_of_transformers
@@ -44,7 +45,7 @@ class _Found:
     by_layer: np.ndarray | None = None
 
 
-def conformance(model: Any, ids: Any = None, *, tolerance: float | None = None) -> xr.Dataset:
+def conformance(model: Any, ids: Any = None, *, tolerance: float | None = None, progress: bool = False) -> xr.Dataset:
     r"""Check what every probe takes for granted of a checkpoint, and say where it fails and by how much.
 
     Parameters
@@ -56,6 +57,8 @@ def conformance(model: Any, ids: Any = None, *, tolerance: float | None = None) 
         Token ids [T] or [prompts, T], T at least 8; by default two random prompts, longer than every window.
     tolerance : float, optional
         Largest error that counts as rounding; by default that of :func:`split_law`.
+    progress : bool, default False
+        Whether to show progress bars: of the checks, and of the parts that are edited.
 
     Returns
     -------
@@ -112,11 +115,13 @@ def conformance(model: Any, ids: Any = None, *, tolerance: float | None = None) 
         "batch": lambda: _batch(runner, tokens, whole, limit),
         "left padding": lambda: _padding(runner, tokens, whole, limit),
         "positions": lambda: _positions(runner, tokens, limit),
-        "edit, chunk": lambda: _edits(runner, tokens, by_step=False),
-        "edit, step": lambda: _edits(runner, tokens, by_step=True),
+        "edit, chunk": lambda: _edits(runner, tokens, by_step=False, progress=progress),
+        "edit, step": lambda: _edits(runner, tokens, by_step=True, progress=progress),
         "taps": lambda: _taps(explicit, tokens),
     }
-    found = {name: _tried(check) for name, check in checks.items()}
+    found = {}
+    for name, check in tqdm(checks.items(), disable=not progress, unit="check", desc="conformance"):
+        found[name] = _tried(check)
     layers = len(explicit.config.pattern)
     by_layer = np.full((len(found), layers), np.nan)
     for row, each in enumerate(found.values()):
@@ -294,7 +299,7 @@ def _after(value: Tensor, start: int) -> Tensor:
     return torch.cat([value.new_zeros(value.shape[0], start, value.shape[2]), value], 1)
 
 
-def _edits(runner: Runner, ids: Tensor, *, by_step: bool) -> _Found:
+def _edits(runner: Runner, ids: Tensor, *, by_step: bool, progress: bool) -> _Found:
     half = ids.shape[1] // 2
     _, memory = runner.read(ids[:, :half])
 
@@ -304,7 +309,8 @@ def _edits(runner: Runner, ids: Tensor, *, by_step: bool) -> _Found:
 
     base, generator = rest(memory), torch.Generator().manual_seed(0)
     effects: dict[tuple[int, str], float] = {}
-    for layer, part in runner.parts(memory):
+    name = f"edit, {'step' if by_step else 'chunk'}"
+    for layer, part in tqdm(runner.parts(memory), disable=not progress, unit="part", desc=name, leave=False):
         other = runner.changed(memory, layer, part, generator)
         if other is not None:
             effects[layer, part] = float((rest(other) - base).abs().max() / (base.abs().max() or 1.0))

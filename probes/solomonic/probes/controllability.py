@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from scipy.sparse.linalg import LinearOperator, lsmr
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM
 
@@ -150,6 +151,7 @@ def steer(
     steps: int = 4,
     iterations: int = 30,
     tol: float = 1e-6,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""The least change of the last embeddings that brings a state to a target, and what tokens make of it.
 
@@ -175,6 +177,8 @@ def steer(
         nearer where the model bends.
     tol : float, default 1e-6
         Relative gap at which to stop.
+    progress : bool, default False
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -236,7 +240,7 @@ def steer(
     base = operator.embedded
     move = torch.zeros_like(base)
     gaps, bound = [1.0], 0.0
-    for step in range(steps):
+    for step in tqdm(range(steps), disable=not progress, unit="step", desc="steer"):
         # From the start each time: the least whole move whose linearisation here meets the target.
         here = _moved(operator, base + move)
         rest = (wanted - here.state).flatten() + here.forward(move.reshape(1, -1))[0]

@@ -10,6 +10,7 @@ import xarray as xr
 from scipy.optimize import minimize
 from scipy.special import log_ndtr
 from scipy.stats import t as student
+from tqdm.auto import tqdm
 
 from .inputs import as_count, as_level, as_rng
 from .labelled import units
@@ -80,6 +81,7 @@ def decay_law(
     confidence: float = 0.95,
     resamples: int = 2000,
     rng: int | np.random.Generator | None = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""Compare laws of decay on a fading curve by the likelihood of prompts that were not fitted.
 
@@ -106,6 +108,8 @@ def decay_law(
         Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
         Source of the parts and of the resamples.
+    progress : bool, default False
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -180,7 +184,7 @@ def decay_law(
     part = generator.permutation(len(kl)) % folds
     scores = np.empty((len(names), len(kl)))
     fits, parts = [], []
-    for row, name in enumerate(names):
+    for row, name in enumerate(tqdm(names, disable=not progress, unit="law", desc="decay law")):
         whole = _fit(name, logs, censored, lag)
         without = []
         for fold in range(folds):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM
 
@@ -40,6 +41,7 @@ def extra_information(
     folds: int = 5,
     confidence: float = 0.95,
     rng: int | np.random.Generator | None = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""How much better a linear read-out predicts the model's future with the last tokens beside a part of its memory.
 
@@ -72,6 +74,8 @@ def extra_information(
         Nominal coverage of the intervals.
     rng : int, numpy.random.Generator or None
         Source of the folds.
+    progress : bool, default False
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -139,7 +143,7 @@ def extra_information(
     prompt = np.repeat(np.arange(prompts), len(times))
     tokens = _indicators(texts.numpy(), times, lags, model.config.vocab_size)
     sums = np.empty((prompts, 2, len(wanted), len(_FEATURES)))
-    for row, key in enumerate(wanted):
+    for row, key in enumerate(tqdm(wanted, disable=not progress, unit="layer", desc="extra information")):
         part_of = features[key][:, own].reshape(len(prompt), -1)
         split = int(generator.integers(2**32))  # the same folds for the three
         for column, blocks in enumerate(([part_of], [tokens], [part_of, tokens])):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from tqdm.auto import tqdm
 
 from .inputs import as_level, as_rng
 from .labelled import provenance_of, units
@@ -113,6 +114,7 @@ def receptive_field(
     stretch: int = 64,
     confidence: float = 0.95,
     rng: int | np.random.Generator | None = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""How far back the heads of a model read, and how fast their states contract.
 
@@ -134,6 +136,8 @@ def receptive_field(
         Nominal coverage of the intervals.
     rng : int, numpy.random.Generator or None
         Source of the resamples of the bootstrap over prompts.
+    progress : bool, default False
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -185,16 +189,14 @@ def receptive_field(
         raise ValueError(f"trace: it has neither state space heads nor registers to measure{hint}")
     rows = np.arange(run.steps - max(1, run.steps // 4), run.steps)
     found: dict[tuple[str, int], np.ndarray] = {}
-    for layer in states:
-        heads = run.heads(layer)
-        found["state", layer] = np.stack(
-            [_by_lag(_weights(run, layer, slice(h, h + 1), rows)[:, 0], rows) for h in range(heads)], 1
-        )
-    for layer in held:
-        heads = run.records[layer]["q"].shape[2]
-        found["attention", layer] = np.stack(
-            [np.asarray(run.attention(layer, h, times=rows).weight).mean(1) for h in range(heads)], 1
-        )
+    jobs = [*(("state", i) for i in states), *(("attention", i) for i in held)]
+    for part, layer in tqdm(jobs, disable=not progress, unit="layer", desc="receptive field"):
+        if part == "state":
+            each = [_by_lag(_weights(run, layer, slice(h, h + 1), rows)[:, 0], rows) for h in range(run.heads(layer))]
+        else:
+            heads = run.records[layer]["q"].shape[2]
+            each = [np.asarray(run.attention(layer, h, times=rows).weight).mean(1) for h in range(heads)]
+        found[part, layer] = np.stack(each, 1)
     parts = list(dict.fromkeys(part for part, _ in found))
     count = max(value.shape[1] for value in found.values())
     shape = (len(parts), run.prompts, len(run.layers), count)

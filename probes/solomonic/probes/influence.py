@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from solomonic.models import HybridLM
 from solomonic.models.rope import rotary_tables
@@ -38,6 +39,7 @@ def layer_influence(
     confidence: float = 0.95,
     resamples: int = 2000,
     rng: int | np.random.Generator | None = None,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""Norm of the Jacobian of one mixer, from its input a lag ago to its output at the last token.
 
@@ -66,6 +68,8 @@ def layer_influence(
         Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
         Source of the directions and of the resamples.
+    progress : bool, default False
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -121,7 +125,7 @@ def layer_influence(
     paths = ["all", "window", "fading"] if has_fading_tokens(config.pattern[layer]) else ["all"]
     width = inputs.shape[2]
     squares = np.empty((len(tokens), len(paths), steps))
-    for i, h in enumerate(inputs):
+    for i, h in enumerate(tqdm(inputs, disable=not progress, unit="prompt", desc="layer influence")):
         if projections:
             drawn = generator.standard_normal((projections, width))
             directions, weight = torch.from_numpy(drawn).to(h), 1 / projections

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from tqdm.auto import tqdm
 
 from solomonic.realization import TimeVaryingSystem, shift_register
 
@@ -61,6 +62,7 @@ def memory_curve(
     confidence: float = 0.95,
     resamples: int = 500,
     rng: int | np.random.Generator | None = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""What the state of each head tells of the input a lag ago, linearly and against noise.
 
@@ -95,6 +97,8 @@ def memory_curve(
         Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
         Source of the resamples.
+    progress : bool, default False
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -164,7 +168,7 @@ def memory_curve(
     linear, fisher = np.full(shape, np.nan), np.full(shape, np.nan)
     nominal = np.full((len(parts), len(run.layers)), np.nan)
     normal_error = rank_error = 0.0
-    for layer in run.state_layers:
+    for layer in tqdm(run.state_layers, disable=not progress, unit="layer", desc="memory curve"):
         found, ranks = _state(run, layer, at, tol)
         place = (0, slice(None), run.layers.index(layer), slice(found.linear.shape[1]))
         linear[place], fisher[place] = found

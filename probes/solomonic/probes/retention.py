@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from tqdm.auto import tqdm
 
 from .inputs import as_count, as_lags, as_layers, as_level, as_rng, log_spaced
 from .labelled import provenance_of, units
@@ -53,6 +54,7 @@ def retention(
     confidence: float = 0.95,
     resamples: int = 500,
     rng: int | np.random.Generator | None = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""Retention of the state of every head against lag, and its half-life.
 
@@ -79,6 +81,8 @@ def retention(
         Resamples of the bootstrap over prompts.
     rng : int, numpy.random.Generator or None
         Source of the resamples.
+    progress : bool, default False
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -174,7 +178,8 @@ def retention(
     survival_interval = np.empty((2, *survival.shape))
     redrawn = np.empty((*shape, resamples))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    for place in np.ndindex(*shape):
+    places = list(np.ndindex(*shape))
+    for place in tqdm(places, disable=not progress, unit="head", desc="retention"):
         durations, seen = half_lives(sums[place], level)
         curve = kaplan_meier(durations.ravel(), seen.ravel(), confidence=confidence)
         curves = _over_prompts(durations, seen, picks)

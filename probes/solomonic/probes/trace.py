@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
 
@@ -39,6 +40,7 @@ def trace(
     attention: bool = False,
     layers: Iterable[int] | int | None = None,
     tolerance: float | None = None,
+    progress: bool = False,
 ) -> Trace:
     r"""Run a model once with taps and return what it was: a linear time-varying system in each head.
 
@@ -59,6 +61,8 @@ def trace(
         The layers to trace; all by default.
     tolerance : float, optional
         Largest relative error that probes accept; by default 1e-4 in float32, 1e-9 in float64, 5e-2 in bfloat16.
+    progress : bool, default False
+        Whether to show a progress bar: a step where a layer has run, and one where its states are recomputed.
 
     Returns
     -------
@@ -131,31 +135,36 @@ def trace(
             _check_attention(checks, layer, taps, windows[layer], past)
         kept = (*_KEPT, *REGISTERS) if attention else _KEPT
         records[layer] = {name: taps[name].cpu() for name in kept if name in taps}
+        bar.update()
 
-    out, checks["taps"] = tapped(model, tokens, memory, chosen, finish)
-    arguments = {
-        "ids": tokens,
-        "memory": past,
-        "attention": attention,
-        "layers": chosen,
-        "tolerance": tolerance,
-    }
-    run = Trace(
-        ids=tokens,
-        pattern=config.pattern,
-        layers=chosen,
-        windows=windows,
-        records=records,
-        memory=out.memory,
-        logits=out.logits.cpu(),
-        past=past,
-        tolerance=float(tolerance),
-        checks=checks,
-        initial=initial,
-        kinds=kinds,
-    )
-    for layer in run.state_layers:
-        checks["state_error"][layer] = _state_error(run, layer)
+    steps = len(chosen) + sum(kind is not None for kind in kinds.values())
+    bar = tqdm(total=steps, disable=not progress, unit="layer", desc="trace")
+    with bar:
+        out, checks["taps"] = tapped(model, tokens, memory, chosen, finish)
+        arguments = {
+            "ids": tokens,
+            "memory": past,
+            "attention": attention,
+            "layers": chosen,
+            "tolerance": tolerance,
+        }
+        run = Trace(
+            ids=tokens,
+            pattern=config.pattern,
+            layers=chosen,
+            windows=windows,
+            records=records,
+            memory=out.memory,
+            logits=out.logits.cpu(),
+            past=past,
+            tolerance=float(tolerance),
+            checks=checks,
+            initial=initial,
+            kinds=kinds,
+        )
+        for layer in run.state_layers:
+            checks["state_error"][layer] = _state_error(run, layer)
+            bar.update()
     attrs = provenance("trace", model=model, arguments=arguments, checks=checks)
     return dataclasses.replace(run, provenance=attrs)
 

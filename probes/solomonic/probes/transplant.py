@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM, Memory, generate
 
@@ -77,6 +78,7 @@ def transplant(
     top_k: int | None = None,
     top_p: float | None = None,
     rng: int | None = 0,
+    progress: bool = False,
 ) -> Transplant:
     r"""Read two texts, put parts of the memory of the second into that of the first, and go on with the first.
 
@@ -104,6 +106,8 @@ def transplant(
         See :func:`solomonic.models.generate`.
     rng : int or None
         Seed of the sampling.
+    progress : bool, default False
+        Whether to show a progress bar: six runs, those of the two texts, and two that read and two that generate.
 
     Returns
     -------
@@ -151,7 +155,8 @@ def transplant(
     named_parts = None if parts is None else [parts] if isinstance(parts, str) else list(parts)
     named_layers = as_layers(layers, len(model.config.pattern))
     chosen = _chosen(model, named_parts, named_layers, layers is not None)
-    with torch.no_grad():
+    bar = tqdm(total=6, disable=not progress, unit="run", desc="transplant")
+    with bar, torch.no_grad():
         donor = _donor(model, donor_ids, len(receiver), hold=continuation is None)
         if donor.position != receiver.shape[1]:
             moved = sorted({part for part in _REGISTERS for found in chosen.values() if part in found})
@@ -161,7 +166,9 @@ def transplant(
                     f"length; the receiver has {receiver.shape[1]} tokens before the transplant, the donor "
                     f"{donor.position}. Make them equally long, or take parts=('conv', 'state')"
                 )
+        bar.update()
         own = model(receiver).memory
+        bar.update()
         mixed = own
         for layer, found in chosen.items():
             for part in found:
@@ -180,8 +187,12 @@ def transplant(
                 stacklevel=2,
             )
         changed, plain = model(follow, mixed), model(follow, own)
+        bar.update(2)
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": rng}
-        said, unchanged = (generate(model, follow, tokens, memory=each, **options).ids for each in (mixed, own))
+        said = generate(model, follow, tokens, memory=mixed, **options).ids
+        bar.update()
+        unchanged = generate(model, follow, tokens, memory=own, **options).ids
+        bar.update()
     return Transplant(changed.logits, plain.logits, said, unchanged, mixed, chimera)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM, Memory, generate
 
@@ -46,6 +47,7 @@ def unsaid(
     iterations: int = 2,
     rows: int = 8,
     rng: int | np.random.Generator | None = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""Two states that differ by a stated amount and make the model say the same tokens.
 
@@ -76,6 +78,8 @@ def unsaid(
         See :func:`observability`.
     rng : int, numpy.random.Generator or None
         Source of the random direction and of the start of the iteration.
+    progress : bool, default False
+        Whether to show a progress bar: the directions, and every continuation that is tried.
 
     Returns
     -------
@@ -133,32 +137,37 @@ def unsaid(
     generator, seed = as_rng(rng)
     memory, ahead, _ = place(model, text, horizon, "greedy")
     operator = StateToLogits(model, memory, ahead, layer, rows)
-    values, vectors, _, _ = top_directions(operator, directions, iterations=iterations, generator=generator)
-    visible = vectors[(values > tol * values[0]) & (values > 0)]
-    h = operator.state.double().flatten()
-    size = float(h.norm())
-    if size == 0:
-        raise ValueError(f"ids: the state of layer {layer} is 0 after this text, so that no part of it is unsaid")
-    hidden = h - visible.T @ (visible @ h)
-    hidden -= visible.T @ (visible @ hidden)  # once more: rounding of the first time
-    chance = torch.from_numpy(generator.standard_normal(h.numel()))
-    units_ = [each / each.norm().clamp(min=1e-300) for each in (hidden, chance, vectors[0])]
-    first = ahead[:, :1]
-    baseline = generate(model, first, horizon, memory=memory).ids
+    # The directions, at most eleven sizes, and the three kinds.
+    with tqdm(total=1 + 11 + len(KINDS), disable=not progress, unit="run", desc="unsaid") as bar:
+        values, vectors, _, _ = top_directions(operator, directions, iterations=iterations, generator=generator)
+        bar.update()
+        visible = vectors[(values > tol * values[0]) & (values > 0)]
+        h = operator.state.double().flatten()
+        size = float(h.norm())
+        if size == 0:
+            raise ValueError(f"ids: the state of layer {layer} is 0 after this text, so that no part of it is unsaid")
+        hidden = h - visible.T @ (visible @ h)
+        hidden -= visible.T @ (visible @ hidden)  # once more: rounding of the first time
+        chance = torch.from_numpy(generator.standard_normal(h.numel()))
+        units_ = [each / each.norm().clamp(min=1e-300) for each in (hidden, chance, vectors[0])]
+        first = ahead[:, :1]
+        baseline = generate(model, first, horizon, memory=memory).ids
 
-    def said(scale: float, direction: Tensor) -> Tensor:
-        changed = _changed(memory, layer, operator.state, scale * size * direction)
-        return generate(model, first, horizon, memory=changed).ids
+        def said(scale: float, direction: Tensor) -> Tensor:
+            changed = _changed(memory, layer, operator.state, scale * size * direction)
+            went_on = generate(model, first, horizon, memory=changed).ids
+            bar.update()
+            return went_on
 
-    found = _largest(lambda scale: bool(torch.equal(said(scale, units_[0]), baseline)), float(amount))
-    tokens, kl = [], []
-    for direction in units_:
-        tokens.append(said(found, direction)[0].numpy())
-        changed = _changed(memory, layer, operator.state, found * size * direction)
-        with torch.no_grad():
-            logits = model(ahead, memory=changed).logits
-            kept = model(ahead, memory=memory).logits
-        kl.append(kl_bits(kept[0], logits[0]).numpy())
+        found = _largest(lambda scale: bool(torch.equal(said(scale, units_[0]), baseline)), float(amount))
+        tokens, kl = [], []
+        for direction in units_:
+            tokens.append(said(found, direction)[0].numpy())
+            changed = _changed(memory, layer, operator.state, found * size * direction)
+            with torch.no_grad():
+                logits = model(ahead, memory=changed).logits
+                kept = model(ahead, memory=memory).logits
+            kl.append(kl_bits(kept[0], logits[0]).numpy())
     own = baseline[0].numpy()
     differs = np.array(tokens) != own
     shape = tuple(operator.state.shape)

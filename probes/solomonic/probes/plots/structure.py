@@ -25,8 +25,8 @@ def structure(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     r"""Draw the transition x_t = A x_(t-1) + B u_t of a layer as a block matrix, one cell an entry.
 
     Columns are the slots before a token, rows the slots after it. Diagonal blocks are framed in the colour of their
-    kind: eidetic (blue: a shift, nilpotent) and fading (orange: a diagonal of decays). A cell is darker the larger its
-    entry is.
+    kind: eidetic (blue: a shift, nilpotent, or a diagonal of ones, where stored tokens are held) and fading (orange: a
+    diagonal of decays). A cell is darker the larger its entry is, and hatched where that is negative.
 
     Parameters
     ----------
@@ -53,7 +53,8 @@ def structure(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """
     variables(result, "transition", "block")
     ax = axes(ax, size=(4.6, 4.6))
-    matrix = np.abs(result["transition"].transpose("to", "from").to_numpy())
+    signed = result["transition"].transpose("to", "from").to_numpy()
+    matrix = np.abs(signed)
     size = len(matrix)
     scale = matrix.max() or 1.0
     kinds = _kinds(result)
@@ -65,6 +66,9 @@ def structure(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         tint = colour(KIND_COLOUR[slot_kind[column]])
         strength = 0.25 + 0.75 * matrix[row, column] / scale
         ax.add_patch(Rectangle((column, row), 1, 1, facecolor=tint, alpha=strength, linewidth=0))
+        if signed[row, column] < 0:
+            ink = {"edgecolor": colour("ink"), "alpha": 0.6, "linewidth": 0, "hatch": "////"}
+            ax.add_patch(Rectangle((column, row), 1, 1, fill=False, **ink))
     for edge in first[1:-1]:
         ax.axhline(edge, color=colour("ink"), linewidth=0.6, alpha=0.25)
         ax.axvline(edge, color=colour("ink"), linewidth=0.6, alpha=0.25)

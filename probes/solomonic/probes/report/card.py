@@ -21,8 +21,8 @@ MEANING = {
     ),
     "eidetic_span": (
         "tokens",
-        "Tokens that a layer's registers hold exactly (the largest of all layers); exact, from the nilpotent part of "
-        "its realization. None: all of them, without a bound",
+        "Last tokens that a layer's registers hold exactly (the largest of all layers); exact, from the nilpotent part "
+        "of its realization. None: all of them, without a bound",
     ),
     "eidetic_reach": (
         "tokens",
@@ -114,11 +114,12 @@ def _json(value: float) -> float | None:
 
 
 def _span(layer: xr.Dataset) -> int:
-    """Inputs that a layer's registers hold exactly; summaries that fading tokens are do not count. -1: all of them."""
+    """Last inputs that a layer's registers hold exactly; neither fading tokens, which are summaries, nor stored ones,
+    which are some of the inputs, count. -1: all of them."""
     kept = [
         int(index)
         for part, index in zip(layer["part"].to_numpy(), layer["index"].to_numpy(), strict=True)
-        if part in ("conv", "window", "kv", "eidetic")
+        if part in ("conv", "window", "kv")
     ]
     return -1 if -1 in kept else max(kept, default=0)
 

@@ -19,7 +19,7 @@ from ..fading import default_lags, fading
 from ..influence import layer_influence
 from ..retention import retention
 from ..split_law import split_law
-from ..structure import has_structure, structure
+from ..structure import structure
 from ..trace import trace
 from .errors import STEPS as ERROR_STEPS
 from .errors import measure_errors
@@ -93,8 +93,7 @@ def measure(
         data["bend"] = bend(data["fading"], edges=edges, rng=rng)
     clock("layers")
     for layer in range(len(model.config.pattern)):
-        if has_structure(model, layer):
-            data[f"structure_{layer}"] = structure(model, layer, ids=ids[:2])
+        data[f"structure_{layer}"] = structure(model, layer, ids=ids[:2])
         data[f"layer_influence_{layer}"] = layer_influence(model, layer, ids[:JACOBIANS], projections=4, rng=rng)
     clock("split law")
     tokens = ids[:1, : split_length(subject, ids.shape[1])]
@@ -102,8 +101,7 @@ def measure(
     clock(ERROR_STEPS[0])
     data |= measure_errors(model, ids, rng=rng)
     if memories:
-        structured = all(f"structure_{layer}" in data for layer in range(len(model.config.pattern)))
-        data |= measure_memories(model, ids, data["fading"], rng=rng, step=clock, structured=structured)
+        data |= measure_memories(model, ids, data["fading"], rng=rng, step=clock)
     clock("bits")
     bits, position, recall, from_card = _scores(subject, text)
     clock("")

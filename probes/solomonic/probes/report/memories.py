@@ -55,7 +55,6 @@ def measure_memories(
     *,
     rng: int,
     step: Callable[[str], None],
-    structured: bool = True,
 ) -> dict[str, xr.Dataset]:
     """The Datasets of the probes of the memories of one model; those that it has no memory for are not there."""
     data: dict[str, xr.Dataset] = {}
@@ -69,8 +68,7 @@ def measure_memories(
         data["receptive_field"] = receptive_field(run, stretch=max(1, min(64, steps // 4)), rng=rng)
         data["memory_curve"] = memory_curve(run, rng=rng)
     del run
-    if structured:
-        data["structures"] = structures(model, ids=ids[:2])
+    data["structures"] = structures(model, ids=ids[:2])
     step(STEPS[1])
     if fading.sizes["prompt"] > 1 and fading.sizes["lag"] > 3 and float(fading["kl"].max()) > 1e-14:
         data["decay_law"] = decay_law(fading, folds=min(3, fading.sizes["prompt"]), rng=rng)

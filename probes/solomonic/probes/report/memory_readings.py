@@ -33,8 +33,6 @@ def not_measured(m: Measured) -> str:
         told.append("Its memory has one part only, which carries all of the influence.")
     if "decay_law" not in data:
         told.append("Too few windows or lags, or no influence at all: no law of decay was compared.")
-    if "structures" not in data:
-        told.append("Its layers have no reduced matrices here, so that their heads are not listed.")
     if "eviction" not in data and storing(m.subject.model):
         told.append("What it stores was not tested: the windows are too short, or nothing that is stored is read.")
     return " ".join(told)
@@ -305,7 +303,7 @@ def heads(data: xr.Dataset) -> str:
     sure, total = int(data["certified"].sum()), int(data["certified"].size)
     return (
         f"Each head with a window of {data.attrs['small_window']} tokens is a matrix; its Fitting split into a "
-        f"nilpotent part and a core is certain for {sure} of {total} heads, and the core's spectrum is the decay to "
-        f"within "
+        f"nilpotent part and a core is certain for {sure} of {total} heads, and its spectrum is what the gates say"
+        f"{', with 1 for what is held,' if bool(data['held'].any()) else ''} to within "
         f"{small(float(np.nanmax(data['spectrum_error'].to_numpy())))}."
     )

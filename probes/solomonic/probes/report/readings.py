@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -284,8 +286,40 @@ def parts(data: xr.Dataset) -> str:
         name = names.get(part, part)
         if index > 0:
             told.append(f"{name}: a shift register, nilpotent of index {index}, {scalars:,} numbers")
+        elif part == "eidetic":
+            told.append(f"stored tokens and those that wait: held until others take their place, {scalars:,} numbers")
         elif index < 0:
             told.append(f"{name}: a register that is never cut, {scalars:,} numbers a token")
         else:
-            told.append(f"{name}: diagonal, {kind}, {scalars:,} numbers")
+            shape = "symmetric" if "along_key" in data else "diagonal"
+            told.append(f"{name}: {shape}, {kind}, {scalars:,} numbers")
     return "; ".join(told)
+
+
+def dynamics(layers: Sequence[xr.Dataset]) -> list[str]:
+    """What is particular in the transitions of some layers, a sentence each."""
+    told = []
+    along = [float(value) for each in layers if "along_key" in each for value in _middle(each["along_key"])]
+    if along:
+        told.append(
+            "A gated delta rule decays like that across the key of a token. Along it a write replaces what was held: "
+            f"there {min(along):.3f} to {max(along):.3f} is left at the median gates."
+        )
+    grams = [each for each in layers if each.attrs["state"] == "gka"]
+    if grams:
+        kept = any(bool((each["gram_decay"] == 1).all()) for each in grams)
+        told.append(
+            "A Gated KalmaNet carries two matrices, contents and the Gram matrix of their keys, each times "
+            f"{'its decay, the latter times 1' if kept else 'the same decay'} in a token; how it reads them is not "
+            "linear."
+        )
+    if any(each.attrs["switched"] == "held" for each in layers):
+        told.append(
+            "What is stored stays where it is between refreshes, an eigenvalue 1 for each slot; where a chunk ends, it "
+            "is kept or replaced, which no single matrix says."
+        )
+    return told
+
+
+def _middle(value: xr.DataArray) -> np.ndarray:
+    return value.isel(at=value.sizes["at"] // 2).to_numpy()

@@ -131,11 +131,9 @@ def _layers(key: str, m: Measured, draw: Figures) -> Block:
     return Block(f"{key}-layers", "One layer at a time", [*reading, *filter(None, [said])], figures=figures)
 
 
-def _structure(key: str, m: Measured, draw: Figures) -> Block | None:
+def _structure(key: str, m: Measured, draw: Figures) -> Block:
     pattern = m.subject.model.config.pattern
-    first = {s: pattern.index(s) for s in dict.fromkeys(pattern) if f"structure_{pattern.index(s)}" in m.data}
-    if not first:
-        return None
+    first = {symbol: pattern.index(symbol) for symbol in dict.fromkeys(pattern)}
     figures = []
     for symbol, layer in first.items():
         data = m.data[f"structure_{layer}"]
@@ -152,10 +150,7 @@ def _structure(key: str, m: Measured, draw: Figures) -> Block | None:
             )
         )
     rows = []
-    left_out = [symbol for symbol in dict.fromkeys(pattern) if symbol not in first]
     for layer, symbol in enumerate(pattern):
-        if symbol in left_out:
-            continue
         data = m.data[f"structure_{layer}"]
         decay = data["decay"].isel(at=len(data["at"]) // 2).to_numpy() if "decay" in data else np.array([])
         spectrum = f"{decay.min():.3f} to {decay.max():.3f}" if decay.size else "–"
@@ -181,8 +176,7 @@ def _structure(key: str, m: Measured, draw: Figures) -> Block | None:
         "what they hold is exact and then gone. Its state decays: its block is diagonal, so what it holds fades and "
         "never ends."
     ]
-    if left_out:
-        reading.append(f"Layers of {say.listed(left_out)} have no such reduced matrix and are left out here.")
+    reading += readings.dynamics([m.data[f"structure_{layer}"] for layer in range(len(pattern))])
     points = [Point(f"{symbol}", readings.parts(m.data[f"structure_{layer}"]) + ".") for symbol, layer in first.items()]
     table = Table("The layers as realizations", head, rows)
     return Block(f"{key}-structure", "What its layers are", reading, points, figures, [table])
