@@ -2,7 +2,8 @@
 
 Run ``python benchmarks/calibration.py [PART ...] [--simulations 2000] [--jobs 2]``. Parts, all by default: ``means``;
 ``shares``, exact and without simulation; ``ratios``; ``fisher``; ``shuffled``; ``copies``; and ``library``, all of
-``linear_probe`` with a tenth of the simulations. MINUTES. Seeds are fixed.
+``linear_probe`` with a tenth of the simulations. The whole takes an hour or
+more on one core; ``shares`` seconds, ``means`` and ``ratios`` minutes. Seeds are fixed.
 
 ``shuffled`` and ``copies`` fit logistic regressions by Newton's method for many data sets at once; the first data sets
 are compared with the fits of the library. ``library`` goes through scikit-learn, as users do.

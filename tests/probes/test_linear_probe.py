@@ -33,16 +33,16 @@ def test_the_one_unit_that_carries_the_label_is_found(tmp_path):
 
 
 def test_random_labels_are_seldom_found():
-    """Of 12 runs of 6 units, about one may find something beside shuffled labels, and hardly one beside both."""
+    """Of 6 runs of 6 units few find something; test_held_out_tests.py has the level itself."""
     hits, both = 0, 0
-    for seed in range(12):
+    for seed in range(6):
         y = np.random.default_rng(1000 + seed).integers(2, size=30)
         other = {"other": noise(30, 6, 5, seed=500 + seed)}
-        found = linear_probe(noise(30, 6, 5, seed=seed), y, controls=other, shuffles=2, resamples=400, rng=seed)
+        found = linear_probe(noise(30, 6, 5, seed=seed), y, controls=other, resamples=400, rng=seed)
         hits += bool(found.discovery.sel(control="shuffled").any())
         both += bool(found.selective.any())
-    assert hits <= 4  # about 1 in expectation; more than 4 has a probability of one in a thousand
-    assert both <= 1
+    assert hits <= 2  # more has a probability of 2 in 1000 where each finds something with 5 %
+    assert both <= 2
 
 
 def test_regression_is_the_ridge_of_the_normal_equations():

@@ -1,6 +1,7 @@
 """Tests hold their level, intervals of few skewed samples cover, and false discoveries stay at their share."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -179,6 +180,15 @@ def test_advice_is_enough_and_no_more():
     assert halves == pytest.approx(0.1, rel=0.05)
     assert prompts_needed([1.0, 1.0], 0.1) == 2
     assert prompts_needed(pilot, 0.05) == pytest.approx(4 * n, rel=0.02)
+
+
+def test_a_pilot_that_one_prompt_dominates_is_said():
+    pilot = np.r_[np.random.default_rng(0).normal(size=20), 60.0]
+    with pytest.warns(UserWarning, match="hold most of the spread"):
+        prompts_needed(pilot, 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prompts_needed(pilot[:-1], 1.0)
 
 
 def test_bad_input():

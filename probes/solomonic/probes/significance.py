@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.stats import false_discovery_control
 from scipy.stats import t as student
 
 from .inputs import as_count, as_level, as_rng
+from .statistics import skewness
 
 __all__ = ["discoveries", "group_test", "paired_test", "prompts_needed"]
 
@@ -16,6 +18,8 @@ __all__ = ["discoveries", "group_test", "paired_test", "prompts_needed"]
 _EXACT = 12
 #: Numbers that one step may hold at once.
 _HELD = 1 << 22
+#: Skewness^2 / n above which a few samples dominate a mean: it is at most about 1, for one outlier.
+_DOMINATED = 0.5
 #: Sums that differ by less than this, relative to the largest possible one, are ties.
 _TIE = 1e-12
 
@@ -203,7 +207,9 @@ def prompts_needed(pilot: Any, half_width: float, *, confidence: float = 0.95) -
 
     Notes
     -----
-    The spread s is the pilot's: from 10 prompts it is off by a quarter, and the advice by half.
+    The spread s is the pilot's: from 10 prompts it is off by a quarter, and the advice by half. Where one or two
+    prompts hold most of the spread, a UserWarning says so: others like them may be missing from the pilot, and no
+    interval for the mean holds for all laws (Bahadur and Savage 1956).
 
     Examples
     --------
@@ -217,6 +223,13 @@ def prompts_needed(pilot: Any, half_width: float, *, confidence: float = 0.95) -
         raise ValueError(f"pilot: expected at least two values [n], got shape {values.shape}")
     if isinstance(half_width, bool) or not np.isfinite(half_width) or not half_width > 0:
         raise ValueError(f"half_width: expected a positive number, got {half_width!r}")
+    if skewness(values) ** 2 > _DOMINATED * len(values):
+        warnings.warn(
+            f"pilot: one or two of the {len(values)} prompts hold most of the spread; the mean may need many more "
+            "prompts than this says. Take a larger pilot, or look at medians",
+            UserWarning,
+            stacklevel=2,
+        )
     share, ratio = (1 + as_level(confidence, "confidence")) / 2, float(values.std(ddof=1)) / half_width
 
     def enough(n: int) -> bool:

@@ -180,7 +180,7 @@ def _studentized(values: np.ndarray, index: np.ndarray, confidence: float, withi
     variance = np.maximum(_resampled(centred**2, _mean, index) - shift**2, spread / n)
     with np.errstate(divide="ignore", invalid="ignore"):  # equal samples: an interval of no width
         ratio = np.sort(np.where(shift == 0, 0.0, shift / np.sqrt(variance / (n - 1))), 0)
-    tail = (1 - confidence) / 2 * np.exp(-_WIDER * _skewness(centred, spread) ** 2 / n)
+    tail = (1 - confidence) / 2 * np.exp(-_WIDER * skewness(values) ** 2 / n)
     place = np.clip(np.ceil(tail * resamples).astype(np.int64) - 1, 0, resamples - 1)[None]
     error = np.sqrt(spread / (n - 1))
     low, high = (np.take_along_axis(ratio, at, 0)[0] for at in (place, resamples - 1 - place))
@@ -205,11 +205,11 @@ def _studentized(values: np.ndarray, index: np.ndarray, confidence: float, withi
     return np.stack(bounds)
 
 
-def _skewness(centred: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """The sample's skewness, corrected for the count; 0 of equal samples."""
-    n = len(centred)
+def skewness(values: np.ndarray) -> np.ndarray:
+    """Skewness over the first axis, corrected for the count; 0 of equal samples."""
+    n, centred = len(values), values - values.mean(0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = ((centred / np.sqrt(spread)) ** 3).mean(0)
+        found = ((centred / centred.std(0)) ** 3).mean(0)
     return np.nan_to_num(found) * np.sqrt(n * (n - 1)) / max(n - 2, 1)
 
 
