@@ -21,6 +21,8 @@ from ..retention import retention
 from ..split_law import split_law
 from ..structure import has_structure, structure
 from ..trace import trace
+from .causes import STEPS as CAUSE_STEPS
+from .causes import measure_causes
 from .errors import STEPS as ERROR_STEPS
 from .errors import measure_errors
 from .memories import STEPS as MEMORY_STEPS
@@ -28,7 +30,18 @@ from .memories import measure_memories
 from .subjects import Subject, Text, look_up
 
 #: Steps of the measurement of one model, for a progress bar.
-STEPS = ("trace", "retention", "fading", "bends", "layers", "split law", *ERROR_STEPS, *MEMORY_STEPS, "bits")
+STEPS = (
+    "trace",
+    "retention",
+    "fading",
+    "bends",
+    "layers",
+    "split law",
+    *ERROR_STEPS,
+    *CAUSE_STEPS,
+    *MEMORY_STEPS,
+    "bits",
+)
 
 #: Windows that are traced for the retention of the state, those that are scored where there is no card, and those on
 #: which the Jacobians of single layers are taken.
@@ -40,7 +53,7 @@ LENGTHS = (512, 32768)
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A model and what was measured of it; Datasets by the name of their probe, as they are saved."""
+    """A model and what was measured of it; Datasets by the name of their probe, as they are saved, and why some are missing."""
 
     subject: Subject
     data: Mapping[str, xr.Dataset]
@@ -52,6 +65,7 @@ class Measured:
     from_card: frozenset[str]
     trace_error: float
     seconds: Mapping[str, float] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -101,6 +115,9 @@ def measure(
     data["split_law"] = split_law(model, tokens, splits=some_splits(subject, tokens.shape[1]))
     clock(ERROR_STEPS[0])
     data |= measure_errors(model, ids, rng=rng)
+    clock(CAUSE_STEPS[0])
+    found, missing = measure_causes(model, ids, cut=int(data["fading"].attrs["cut"]), rng=rng)
+    data |= found
     if memories:
         structured = all(f"structure_{layer}" in data for layer in range(len(model.config.pattern)))
         data |= measure_memories(model, ids, data["fading"], rng=rng, step=clock, structured=structured)
@@ -118,6 +135,7 @@ def measure(
         from_card,
         error,
         clock.seconds,
+        missing,
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import plots
 from . import readings, say
+from .cause_sections import cause_blocks
 from .compare import scores
 from .error_sections import error_blocks
 from .figures import Figures, described
@@ -24,6 +25,7 @@ def section(number: int, m: Measured, draw: Figures, window: int | None, several
         *filter(None, found),
         *memory_blocks(key, m, draw),
         *stored_blocks(key, m, draw),
+        *cause_blocks(key, m, draw),
         *error_blocks(key, m, draw),
         _split(key, m, draw),
         *([] if several else scores([m], draw)),
