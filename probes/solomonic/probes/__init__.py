@@ -25,6 +25,7 @@ from .fisher_path import fisher_path
 from .head_operator import hidden_attention, receptive_field
 from .influence import layer_influence
 from .innovations import innovations
+from .inputs import NothingToMeasure
 from .interchange import interchange_subspace
 from .labelled import load_dataset, save_dataset
 from .linear_probe import linear_probe
@@ -52,6 +53,7 @@ __all__ = [
     "Edit",
     "EditResult",
     "KaplanMeier",
+    "NothingToMeasure",
     "Trace",
     "Transplant",
     "WhitenessTests",

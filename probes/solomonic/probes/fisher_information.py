@@ -30,6 +30,7 @@ _UNITS = {
     "fisher_mean_interval": ("confidence interval of fisher_mean", "nat/token per squared parameter"),
     "effective": ("effective number of parameters, sum f / (f + lambda) (a proxy)", "1"),
     "effective_interval": ("confidence interval of effective", "1"),
+    "effective_pseudo": ("jackknife pseudo-values of effective: their sums over blocks vary as those do", "1"),
     "effective_bias": ("jackknife estimate of the bias of effective from few prompts", "1"),
     "information": ("1/2 sum log(1 + f / lambda), above the prior's (a proxy)", "nat"),
     "information_interval": ("confidence interval of information", "nat"),
@@ -96,6 +97,7 @@ def fisher_information(
 
         - ``fisher`` (prompt, block), the sum of f over the block; ``fisher_mean`` (block) with its interval.
         - ``effective`` (lambda, block), with interval and ``effective_bias``: n_lambda, from 0 to ``size``.
+          ``effective_pseudo`` (prompt, lambda, block), the jackknife's pseudo-values, for intervals of sums of blocks.
         - ``information`` (lambda, block), with interval and ``information_bias``: I_lambda; ``log_det``,
           which is I_lambda + (size / 2) log lambda.
         - ``bits`` (prompt): the cross-entropy of the text itself, its first token left out; NaN for one token.
@@ -177,6 +179,8 @@ def fisher_information(
         ceiling = size if name == "effective" else np.inf
         data[f"{name}_interval"] = (("bound", "lambda", "block"), np.clip(bounds, 0, ceiling))
         data[f"{name}_bias"] = (("lambda", "block"), value - pseudo.mean(0))
+        if name == "effective":
+            data["effective_pseudo"] = (("prompt", "lambda", "block"), pseudo)
     data["log_det"] = (("lambda", "block"), data["information"][1] + 0.5 * size * np.log(grid)[:, None])
     coords = {
         "block": [block.label for block in blocks],

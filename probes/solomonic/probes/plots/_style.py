@@ -27,7 +27,7 @@ PALETTE = {
 }
 KIND_COLOUR = {"eidetic": "blue", "fading": "orange"}
 
-#: Steps from white to the full colour on each side of a map of signed values: so few that a colour bar is not a picture.
+#: Steps from white to the full colour on each side of a map of signed values: so few that a colour bar is no picture.
 _STEPS = 20
 
 

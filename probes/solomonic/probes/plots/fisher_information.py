@@ -36,7 +36,8 @@ def fisher_information(
     Returns
     -------
     Axes
-        Of one checkpoint a line for each kind, one mark a layer; of several, a curve for each kind over the tokens
+        Of one checkpoint a line for each kind, one mark a layer with its interval where there is one; of several, a
+        curve for each kind over the tokens
         seen, all layers together.
 
     Raises
@@ -57,7 +58,7 @@ def fisher_information(
     variables(result, "fisher_mean" if value == "fisher" else value, "kind", "layer", "size")
     ax = axes(ax)
     plain(ax)
-    data, name = _data(result, value, strength)
+    data, bounds, name = _data(result, value, strength)
     kinds = list(dict.fromkeys(result["kind"].to_numpy().tolist()))
     path = "checkpoint" in data.dims
     layers = np.unique(result["layer"].to_numpy())
@@ -72,6 +73,10 @@ def fisher_information(
         else:
             x = np.searchsorted(layers, result["layer"].to_numpy()[inside])
             y = chosen.to_numpy() / size
+            if bounds is not None:
+                low, high = bounds.isel(block=np.flatnonzero(inside)).transpose("bound", "block").to_numpy() / size
+                there = high > 0
+                ax.vlines(x[there], np.maximum(low, high * 1e-3)[there], high[there], color=colour(look.colour), lw=0.8)
         shown = np.where(y > 0, y, np.nan)
         style: dict[str, Any] = {"color": colour(look.colour), "marker": look.marker, "label": kind}
         ax.plot(x, shown, linestyle=look.linestyle, linewidth=1.2, markersize=4.5, **style)
@@ -88,11 +93,17 @@ def fisher_information(
     return ax
 
 
-def _data(result: xr.Dataset, value: str, strength: float | None) -> tuple[xr.DataArray, str]:
+def _data(result: xr.Dataset, value: str, strength: float | None) -> tuple[xr.DataArray, xr.DataArray | None, str]:
+    """What is drawn, its bounds where they are known, and what it is called."""
     if value == "fisher":
-        return result["fisher_mean"], _NAMES[value]
+        return result["fisher_mean"], result.get("fisher_mean_interval"), _NAMES[value]
     grid = result["lambda"].to_numpy()
     if strength is not None and not strength > 0:
         raise ValueError(f"strength: expected a positive lambda, got {strength!r}")
     row = len(grid) // 2 if strength is None else int(np.abs(np.log(grid / strength)).argmin())
-    return result[value].isel({"lambda": row}), f"{_NAMES[value]} (λ = {grid[row]:.0e})"
+    bounds = result.get(f"{value}_interval")
+    return (
+        result[value].isel({"lambda": row}),
+        None if bounds is None else bounds.isel({"lambda": row}),
+        f"{_NAMES[value]} (λ = {grid[row]:.0e})",
+    )

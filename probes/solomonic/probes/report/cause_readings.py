@@ -51,7 +51,7 @@ def strongest(data: xr.Dataset) -> str:
         ways = [_with_interval(at, "effect", path) for path in ("direct", "indirect")]
         told += (
             f" Of single parts it is the {part_name(parts[p])} of layer {int(at['layer'])}: "
-            f"{_with_interval(at, 'effect', 'total')} nat, {ways[0]} read by the last token from the layer's own memory "
+            f"{_with_interval(at, 'effect', 'total')} nat, {ways[0]} read by the last token from that memory itself "
             f"and {ways[1]} through what other layers have written since."
         )
     return told
@@ -70,8 +70,8 @@ def controlled(data: xr.Dataset) -> str:
     found = int(discoveries(paired_test(flat, rng=0), level=_LEVEL).sum())
     return (
         f"{made} Of {count(flat.shape[1], 'memory', 'memories')} of the table, whole layers and parts, "
-        f"{found or 'none'} {'differs from its' if found <= 1 else 'differ from their'} control (signs of whole windows "
-        f"flipped, {share(_LEVEL)} of false ones expected at most)."
+        f"{found or 'none'} {'differs from its' if found <= 1 else 'differ from their'} control (signs of whole "
+        f"windows flipped, {share(_LEVEL)} of false ones expected at most)."
     )
 
 

@@ -28,7 +28,6 @@ from ..structures import structures
 from ..taps import has_fading_tokens, layer_window, state_kind
 from ..trace import trace
 from ..unsaid import unsaid
-from .stored import measure_stored
 
 #: Steps of this part of the measurement, for a progress bar.
 STEPS = (
@@ -37,7 +36,6 @@ STEPS = (
     "what is seen",
     "smaller states",
     "derivatives",
-    "stored tokens",
 )
 
 #: Windows that are traced with their registers, those whose influence is split, those in which the state is looked for
@@ -96,8 +94,6 @@ def measure_memories(
     data["sensitivity"] = sensitivity(model, ids[:1], projections=4, rng=rng)
     segment = max(1, min(32, steps // 8))
     data["lyapunov"] = lyapunov(model, ids[0], segment=segment, rng=rng)
-    step(STEPS[5])
-    data |= measure_stored(model, ids, rng=rng)
     return data
 
 

@@ -22,6 +22,7 @@ from .folder import CARD, FORMAT, SUMMARY, report_folder
 from .measure import STEPS, Measured, bend_edges, common_lags, measure
 from .memories import STEPS as MEMORY_STEPS
 from .page import render
+from .stored import STEPS as STORED_STEPS
 from .subjects import context, subjects, text_for
 
 PAGE = "index.html"
@@ -111,7 +112,7 @@ def report(
         lags = common_lags(given, reading.ids.shape[1])
         edges = bend_edges(given, reading.ids.shape[1])
         bar = tqdm(
-            total=len(given) * (len(STEPS) - (0 if memories else len(MEMORY_STEPS))) + 1,
+            total=len(given) * (len(STEPS) - (0 if memories else len(MEMORY_STEPS) + len(STORED_STEPS))) + 1,
             disable=not progress,
             unit="step",
             desc="report",
