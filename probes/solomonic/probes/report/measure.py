@@ -133,7 +133,7 @@ def measure(
         also(measure_stored(model, ids, rng=rng))
     clock("bits")
     bits, position, recall, from_card = _scores(subject, text)
-    clock("")
+    clock("figures")
     return Measured(
         subject,
         data,

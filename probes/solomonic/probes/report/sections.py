@@ -19,8 +19,9 @@ from .subjects import look_up
 from .weight_sections import weight_blocks
 
 
-def section(number: int, m: Measured, draw: Figures, window: int | None, several: bool) -> ModelPart:
+def section(number: int, m: Measured, window: int | None, several: bool) -> ModelPart:
     key = f"m{number}"
+    draw = Figures(f"{key}f")
     blocks = [_fading(key, m, draw, window)] if several else []
     found = [_state(key, m, draw), _mass(key, m, draw), _layers(key, m, draw), _structure(key, m, draw)]
     blocks += [
