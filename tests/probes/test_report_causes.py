@@ -86,7 +86,8 @@ def test_the_table_and_the_sentences_have_the_numbers_of_the_data():
     kept = np.sort(p) <= 0.05 * np.arange(1, 6) / 5  # Benjamini and Hochberg, step by step
     number = int(np.flatnonzero(kept).max()) + 1 if kept.any() else 0
     said = squeezed(cause_readings.controlled(data))
-    assert f"Of five memories of the table, whole layers and parts, {number or 'none'} differ" in said
+    words = ["none", "one", "two", "three", "four", "five"]
+    assert f"Of five memories of the table where the two differ at all, {words[number]} differ" in said
 
 
 def test_no_interval_and_no_test_for_one_pair():

@@ -15,6 +15,9 @@ from .say import count, share, small
 #: Expected share of false ones among the memories that are said to differ from their control.
 _LEVEL = 0.05
 
+#: Nat: logits of runs in float32 that should be the same differ by less.
+_ROUNDING = 1e-5
+
 #: What is put in besides the memory of the own beginning, as one says it.
 _CONTROLS = {"resample": "the memory that another window leaves", "random": "a random change of the same norm"}
 
@@ -67,11 +70,17 @@ def controlled(data: xr.Dataset) -> str:
     difference = first["effect"].sel(path="total") - first["control_effect"].sel(control=name)
     flat = difference.transpose("prompt", "part", "layer").to_numpy().reshape(data.sizes["prompt"], -1)
     flat = flat[:, np.isfinite(flat).all(0)]
+    flat = flat[:, (np.abs(flat) > _ROUNDING).any(0)]
+    if not flat.shape[1]:
+        return f"{made} It does the same everywhere."
     found = int(discoveries(paired_test(flat, rng=0), level=_LEVEL).sum())
+    which = count(found, "", "").strip() if found else "none"
+    least = 2.0 ** (1 - data.sizes["prompt"])
     return (
-        f"{made} Of {count(flat.shape[1], 'memory', 'memories')} of the table, whole layers and parts, "
-        f"{found or 'none'} {'differs from its' if found <= 1 else 'differ from their'} control (signs of whole "
-        f"windows flipped, {share(_LEVEL)} of false ones expected at most)."
+        f"{made} Of {count(flat.shape[1], 'memory', 'memories')} of the table where the two differ at all, {which} "
+        f"{'differs from its' if found <= 1 else 'differ from their'} control (signs of whole windows flipped, "
+        f"{share(_LEVEL)} of false ones expected at most). So few windows have little power: no p-value can be below "
+        f"{small(least)}."
     )
 
 
@@ -83,6 +92,16 @@ def unsaid(data: xr.Dataset) -> str:
         "largest of several was picked after the measurement, so its interval is too narrow. "
         + ("" if one else "A part without the others of its layer is a memory that no text leads to. ")
         + "Where layers act together, effects do not add up to the whole, nor direct and indirect ones to the total."
+    )
+
+
+def late(data: xr.Dataset, window: int | None) -> str:
+    """That a state which is read a window later does nothing in fewer tokens; empty where that is not so."""
+    if window is None or window < _tail(data) or "fading_tokens" not in data["part"].to_numpy():
+        return ""
+    return (
+        f"Layers of B'MOJO read their state W = {window} tokens late, and no more than {_tail(data)} follow here: that "
+        "state and convolution do nothing says so, and no more."
     )
 
 
@@ -137,11 +156,15 @@ def _with_interval(at: xr.Dataset, name: str, path: str) -> str:
 def _bounded(value: float, low: Any, high: Any) -> str:
     """A number in nat with its interval, where it has one.
 
-    >>> _bounded(0.5, 0.25, 0.75), _bounded(0.0, 0.0, 0.0), _bounded(-0.001, float("nan"), float("nan"))
-    ('+0.50 (+0.25 to +0.75)', 'exactly 0', '−0.0010')
+    >>> _bounded(0.5, 0.25, 0.75), _bounded(0.0, 0.0, 0.0), _bounded(1e-7, -1e-6, 1e-6)
+    ('+0.50 (+0.25 to +0.75)', 'exactly 0', '0, to rounding')
+    >>> _bounded(-0.001, float("nan"), float("nan"))
+    '−0.0010'
     """
     if value == low == high == 0:
         return "exactly 0"
+    if max(abs(value), abs(low), abs(high)) < _ROUNDING:
+        return "0, to rounding"
     if not np.isfinite([low, high]).all():
         return signed(value)
     return f"{signed(value)} ({signed(float(low))} to {signed(float(high))})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import plots
+from ..taps import has_fading_tokens, layer_window
 from . import cause_readings as said
 from .figures import Figures
 from .measure import Measured
@@ -32,7 +33,10 @@ def cause_blocks(key: str, m: Measured, draw: Figures) -> list[Block]:
         said.rows(data),
         "Positive: towards the prediction after the window's own beginning. 95 % intervals over windows.",
     )
-    reading = [said.pairs_said(data), most, said.controlled(data), said.unsaid(data)]
+    config = m.subject.model.config
+    windows = [layer_window(config, i) or 0 for i, s in enumerate(config.pattern) if has_fading_tokens(s)]
+    late = said.late(data, min(windows, default=None))
+    reading = [said.pairs_said(data), most, said.controlled(data), *([late] if late else []), said.unsaid(data)]
     return [Block(f"{key}-causes", "What an intervention does", reading, figures=figures, tables=[table])]
 
 

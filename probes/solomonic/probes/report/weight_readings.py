@@ -80,7 +80,7 @@ def largest(data: xr.Dataset) -> str:
     strength = float(data["lambda"][data.sizes["lambda"] // 2])
     return (
         f"Of the trace of the Fisher information, {small(float(data['fisher_mean'].sum()))} nat a token, lie in: "
-        f"{ordered}. Against a prior of {small(strength)} nat a token its effective number of parameters is "
+        f"{ordered}. Against a prior of the precision λ = {small(strength)} its effective number of parameters is "
         f"{_bounded(number, bounds, lambda value: f'{value:,.0f}')} of {size:,}."
     )
 

@@ -7,6 +7,7 @@ from . import weight_readings as said
 from .figures import Figures
 from .measure import Measured
 from .page import Block, Table
+from .say import small
 
 
 def weight_blocks(key: str, m: Measured, draw: Figures) -> list[Block]:
@@ -26,7 +27,7 @@ def weight_blocks(key: str, m: Measured, draw: Figures) -> list[Block]:
         "The information in the weights by layer and block",
         said.HEAD,
         said.rows(data),
-        f"A parameter counts as f / (f + λ), f its Fisher information and λ = {strength:.0e}. 95 % intervals over "
+        f"A parameter counts as f / (f + λ), f its Fisher information and λ = {small(strength)}. 95 % intervals over "
         "windows, where there are several.",
     )
     reading = [said.what_it_is(data), most, said.limits()]
