@@ -16,7 +16,14 @@ __all__ = ["NothingToMeasure", "as_cuts", "as_ids", "as_lags", "as_layers", "as_
 
 
 class NothingToMeasure(ValueError):
-    """A model or a text does not have what a probe measures: nothing is wrong with the call, or with the model."""
+    """A model or a text does not have what a probe measures: nothing is wrong with the call, or with the model.
+
+    Examples
+    --------
+    >>> from solomonic.probes import NothingToMeasure
+    >>> issubclass(NothingToMeasure, ValueError)
+    True
+    """
 
 
 def as_model(model: Any, *, name: str = "model") -> HybridLM | AdaptedLM:

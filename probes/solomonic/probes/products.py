@@ -50,7 +50,7 @@ class _Products(NamedTuple):
 
     @classmethod
     def of(cls, function: Callable[[Tensor], Tensor], at: Tensor) -> _Products:
-        out, pull = vjp(function, at)
+        out, pull = vjp(function, at)[:2]
         return cls(pull, vjp(lambda w: pull(w)[0], torch.zeros_like(out))[1])
 
 
