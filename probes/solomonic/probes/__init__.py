@@ -26,6 +26,7 @@ from .head_operator import hidden_attention, receptive_field
 from .held_out_tests import held_out_interval, held_out_test, shuffle_test
 from .influence import layer_influence
 from .innovations import innovations
+from .inputs import NothingToMeasure
 from .interchange import interchange_subspace
 from .labelled import load_dataset, save_dataset
 from .linear_probe import linear_probe
@@ -54,6 +55,7 @@ __all__ = [
     "Edit",
     "EditResult",
     "KaplanMeier",
+    "NothingToMeasure",
     "Trace",
     "Transplant",
     "WhitenessTests",

@@ -45,6 +45,7 @@ def report(
     length: int | None = None,
     text: Path | None = None,
     seed: int = 0,
+    jobs: int | None = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure how checkpoints forget and write the report: one page, its data beside it.
@@ -64,6 +65,9 @@ def report(
         A file to take the windows from, read as bytes; the standard library's source by default.
     seed
         Of the choice of windows and replacements.
+    jobs
+        How many checkpoints are measured at once, each in a process of its own; two by default where there are two
+        cores.
     """
     from solomonic.models import zoo
 
@@ -80,6 +84,7 @@ def report(
             text=None if text is None else _read(text),
             windows=windows,
             length=length,
+            jobs=jobs,
             rng=seed,
             progress=not quiet,
         )

@@ -320,7 +320,7 @@ def _least(operator: InputsToState, rest: Tensor, iterations: int) -> Tensor:
 
     linear: Any
     if min(shape) <= _DENSE:
-        many = dataclasses.replace(operator, rows=64, _pulls={})
+        many = dataclasses.replace(operator, rows=64, _kept={})
         many.__dict__["embedded"] = operator.embedded
         columns = shape[1] <= shape[0]
         eye = torch.eye(min(shape), dtype=dtype)

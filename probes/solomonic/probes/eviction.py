@@ -18,7 +18,7 @@ from solomonic.models.tasks import IGNORED
 
 from .divergence import kl_bits
 from .eviction_runs import Change, Prefix, read_on, read_prefix
-from .inputs import as_count, as_ids, as_layers, as_level, as_model, as_rng
+from .inputs import NothingToMeasure, as_count, as_ids, as_layers, as_level, as_model, as_rng
 from .labelled import provenance, units
 from .significance import paired_test
 from .statistics import bootstrap_interval
@@ -132,8 +132,9 @@ def eviction(
     Raises
     ------
     TypeError, ValueError
-        If a layer stores no tokens, nothing has left the window, nothing is asked for after the cut, no eviction
-        changes anything, or a logit is NaN.
+        If a layer stores no tokens, nothing has left the window, nothing is asked for after the cut, or a logit is NaN.
+    NothingToMeasure
+        If a layer has stored nothing of a text, or no eviction changes any logit.
 
     Notes
     -----
@@ -196,7 +197,7 @@ def eviction(
     }
     changed = float(np.mean(np.concatenate([table["changed"] for table in tables])))
     if changed == 0:
-        raise ValueError("model: no eviction changes any of the logits that follow; what is stored is not read")
+        raise NothingToMeasure("model: no eviction changes any of the logits that follow; what is stored is not read")
     checks = {"changed": changed, "null": max(float(table["null"]) for table in tables)}
     arguments = {"ids": texts, "cut": cut, "targets": targets, "layers": chosen, "replace": replace, "by": by,
                  "hold": bool(hold), "batch_size": batch_size, "confidence": confidence,
@@ -300,7 +301,7 @@ def _prompt(
     for row, (layer, held) in enumerate(zip(layers, slots, strict=True)):
         places = list(held)
         if not places:
-            raise ValueError(f"model: layer {layer} has stored nothing after {cut} tokens")
+            raise NothingToMeasure(f"model: layer {layer} has stored nothing after {cut} tokens")
         for token, slot in held.items():
             without[row, token] = len(variants)
             variants.append([Change(layer, slot, -1)])

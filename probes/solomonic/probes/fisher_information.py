@@ -30,6 +30,7 @@ _UNITS = {
     "fisher_mean_interval": ("confidence interval of fisher_mean", "nat/token per squared parameter"),
     "effective": ("effective number of parameters, sum f / (f + lambda) (a proxy)", "1"),
     "effective_interval": ("confidence interval of effective", "1"),
+    "effective_pseudo": ("jackknife pseudo-values of effective: their sums over blocks vary as those do", "1"),
     "effective_bias": ("jackknife estimate of the bias of effective from few prompts", "1"),
     "information": ("1/2 sum log(1 + f / lambda), above the prior's (a proxy)", "nat"),
     "information_interval": ("confidence interval of information", "nat"),
@@ -103,6 +104,7 @@ def fisher_information(
 
         - ``fisher`` (prompt, block), the sum of f over the block; ``fisher_mean`` (block) with its interval.
         - ``effective`` (lambda, block), with interval and ``effective_bias``: n_lambda, from 0 to ``size``.
+          ``effective_pseudo`` (prompt, lambda, block), the jackknife's pseudo-values, for intervals of sums of blocks.
         - ``information`` (lambda, block), with interval and ``information_bias``: I_lambda; ``log_det``,
           which is I_lambda + (size / 2) log lambda, with its interval.
         - ``fisher_group`` (group), ``effective_group`` and ``information_group`` (lambda, group): the same for all
@@ -199,6 +201,8 @@ def fisher_information(
             data[f"{label}_interval"] = (("bound", "lambda", dim), np.clip(bounds, 0, highest))
         data[name] = (("lambda", "block"), value)
         data[f"{name}_bias"] = (("lambda", "block"), value - pseudo.mean(0))
+        if name == "effective":
+            data["effective_pseudo"] = (("prompt", "lambda", "block"), pseudo)
     prior = 0.5 * size * np.log(grid)[:, None]
     data["log_det"] = (("lambda", "block"), data["information"][1] + prior)
     data["log_det_interval"] = (("bound", "lambda", "block"), data["information_interval"][1] + prior)

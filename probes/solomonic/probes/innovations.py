@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM
 
-from .inputs import as_count, as_ids, as_level, as_model, as_rng, finite
+from .inputs import NothingToMeasure, as_count, as_ids, as_level, as_model, as_rng, finite
 from .labelled import provenance, units
 from .ratios import ratio_interval
 from .reliability import reliability
@@ -149,8 +149,9 @@ def innovations(
     Raises
     ------
     TypeError, ValueError
-        If the logits are NaN, a prompt has less than 3 tokens, the lags do not fit, all predictions are left out, or an
-        argument is out of its range.
+        If the logits are NaN, a prompt has less than 3 tokens, the lags do not fit, or an argument is out of its range.
+    NothingToMeasure
+        If all predictions are left out, or so many that no two are as far apart as a lag.
 
     Notes
     -----
@@ -200,9 +201,7 @@ def innovations(
     generator, seed = as_rng(rng)
     found = _scores(model, texts, resamples, generator, progress)
     room = found.varentropy > floor
-    if room.sum() < 3:
-        raise ValueError(f"floor: {int(room.sum())} predictions have a varentropy over {floor:g} bits squared; "
-                         "give longer texts or a smaller floor")  # fmt: skip
+    _require_room(room, lags, floor)
     excess = found.surprise - found.entropy
     spread = np.sqrt(np.where(room, found.varentropy, np.nan))
     z = excess / spread
@@ -268,6 +267,17 @@ def innovations(
         "confidence": confidence,
     }
     return units(xr.Dataset(data, coords, attrs), _UNITS)
+
+
+def _require_room(room: np.ndarray, lags: int, floor: float) -> None:
+    """Refuse predictions [prompts, T - 1] that are too sure to test: too few of them with room, or too far apart."""
+    apart = [bool((room[:, k:] & room[:, :-k]).any()) for k in range(1, lags + 1)]
+    if room.sum() < 3 or not all(apart):
+        lacking = "" if room.sum() < 3 else f", and no two of them are {apart.index(False) + 1} tokens apart"
+        raise NothingToMeasure(
+            f"floor: {int(room.sum())} predictions have a varentropy over {floor:g} bits squared{lacking}; give longer "
+            "texts or a smaller floor"
+        )
 
 
 @torch.no_grad()

@@ -12,7 +12,18 @@ from torch import Tensor
 from solomonic.models import AdaptedLM, HybridLM, adapt
 from solomonic.models.adapters.adapted import is_of_transformers
 
-__all__ = ["as_cuts", "as_ids", "as_lags", "as_layers", "as_level", "as_model", "as_rng"]
+__all__ = ["NothingToMeasure", "as_cuts", "as_ids", "as_lags", "as_layers", "as_level", "as_model", "as_rng"]
+
+
+class NothingToMeasure(ValueError):
+    """A model or a text does not have what a probe measures: nothing is wrong with the call, or with the model.
+
+    Examples
+    --------
+    >>> from solomonic.probes import NothingToMeasure
+    >>> issubclass(NothingToMeasure, ValueError)
+    True
+    """
 
 
 def as_model(model: Any, *, name: str = "model") -> HybridLM | AdaptedLM:

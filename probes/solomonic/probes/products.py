@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp
+from torch.func import vjp
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
 
@@ -32,6 +33,25 @@ def replaced_embeddings(model: HybridLM | AdaptedLM, embedded: Tensor) -> Iterat
         yield
     finally:
         hook.remove()
+
+
+class _Products(NamedTuple):
+    """Products with the derivative J of a function at one point.
+
+    Attributes
+    ----------
+    pull, push : callable
+        J' w and J v. Taking back is linear in w, so that its own derivative, taken back, is J v: one run backward
+        through what was kept, where a run with tangents costs several.
+    """
+
+    pull: Callable[..., tuple[Tensor]]
+    push: Callable[..., tuple[Tensor]]
+
+    @classmethod
+    def of(cls, function: Callable[[Tensor], Tensor], at: Tensor) -> _Products:
+        out, pull = vjp(function, at)[:2]
+        return cls(pull, vjp(lambda w: pull(w)[0], torch.zeros_like(out))[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +78,7 @@ class StateToLogits:
 
     Notes
     -----
-    All products are taken at one point, so that the run that a reverse product goes back through is kept, one for each
-    number of rows.
+    All products are taken at one point, so that the run that they go through is kept, one for each number of rows.
     """
 
     model: HybridLM | AdaptedLM
@@ -67,7 +86,7 @@ class StateToLogits:
     ids: Tensor
     layer: int
     rows: int = 8
-    _pulls: dict[int, Callable[..., tuple[Tensor]]] = field(default_factory=dict, repr=False)
+    _kept: dict[int, _Products] = field(default_factory=dict, repr=False)
 
     @property
     def state(self) -> Tensor:
@@ -106,15 +125,19 @@ class StateToLogits:
         return torch.cat(found)
 
     def _along(self, directions: Tensor) -> Tensor:
-        at = self.state.expand(len(directions), *self.state.shape).clone()
-        return jvp(self.logits, (at,), (directions.view_as(at),))[1].detach()
+        return self._products(size := len(directions)).push(directions.view(size, *self.state.shape))[0].detach()
 
     def _back(self, outputs: Tensor) -> Tensor:
-        size = len(outputs)
-        if size not in self._pulls:
-            at = self.state.expand(size, *self.state.shape).clone()
-            self._pulls[size] = vjp(self.logits, at)[1]
-        return self._pulls[size](outputs)[0].detach().reshape(size, -1)
+        return self._products(size := len(outputs)).pull(outputs)[0].detach().reshape(size, -1)
+
+    def forget(self) -> None:
+        """Let go of the runs that are kept."""
+        self._kept.clear()
+
+    def _products(self, size: int) -> _Products:
+        if size not in self._kept:
+            self._kept[size] = _Products.of(self.logits, self.state.expand(size, *self.state.shape).clone())
+        return self._kept[size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +165,7 @@ class InputsToState:
     ids: Tensor
     layer: int
     rows: int = 8
-    _pulls: dict[int, Callable[..., tuple[Tensor]]] = field(default_factory=dict, repr=False)
+    _kept: dict[int, _Products] = field(default_factory=dict, repr=False)
 
     @property
     def table(self) -> torch.nn.Embedding:
@@ -176,20 +199,26 @@ class InputsToState:
         """J v [k, n] for moves of the embeddings [k, L d]."""
         out = []
         for part in moves.split(self.rows):
-            at = self.embedded.expand(len(part), *self.embedded.shape).clone()
-            product = jvp(self.states, (at,), (part.view_as(at),))[1]
-            out.append(product.detach().reshape(len(part), -1))
+            product = self._products(size := len(part)).push(part.view(size, *self.embedded.shape))[0]
+            out.append(product.detach().reshape(size, -1))
         return torch.cat(out)
 
     def reverse(self, directions: Tensor) -> Tensor:
         """J' w [k, L d] for directions of the state [k, n]."""
         out = []
         for part in directions.split(self.rows):
-            size = len(part)
-            if size not in self._pulls:
-                self._pulls[size] = vjp(self.states, self.embedded.expand(size, *self.embedded.shape).clone())[1]
-            out.append(self._pulls[size](part.view(size, *self.state.shape))[0].detach().reshape(size, -1))
+            product = self._products(size := len(part)).pull(part.view(size, *self.state.shape))[0]
+            out.append(product.detach().reshape(size, -1))
         return torch.cat(out)
+
+    def forget(self) -> None:
+        """Let go of the runs that are kept."""
+        self._kept.clear()
+
+    def _products(self, size: int) -> _Products:
+        if size not in self._kept:
+            self._kept[size] = _Products.of(self.states, self.embedded.expand(size, *self.embedded.shape).clone())
+        return self._kept[size]
 
     def gram(self, directions: Tensor) -> Tensor:
         """J J' w [k, n] for directions [k, n]."""

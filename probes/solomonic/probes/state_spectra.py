@@ -40,7 +40,10 @@ def state_spectra(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Variables and coordinates over (layer, direction, head, channel, state), from an operator a layer."""
     layers = tqdm(operators.items(), disable=not progress, unit="layer", desc=name)
-    found = [top_directions(each, directions, iterations=iterations, generator=generator) for _, each in layers]
+    found = []
+    for _, each in layers:
+        found.append(top_directions(each, directions, iterations=iterations, generator=generator))
+        each.forget()
     some = next(iter(operators.values()))
     shape = tuple(some.state.shape)
     values = np.stack([each[0].numpy() for each in found])

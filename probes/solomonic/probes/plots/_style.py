@@ -27,6 +27,23 @@ PALETTE = {
 }
 KIND_COLOUR = {"eidetic": "blue", "fading": "orange"}
 
+#: Steps from white to the full colour on each side of a map of signed values: so few that a colour bar is no picture.
+_STEPS = 20
+
+
+def diverging_colours() -> dict[str, tuple[str, float]]:
+    """The colours of a map of signed values from the lowest to the highest, each as (palette name, share of it).
+
+    >>> list(diverging_colours().items())[::20]
+    [('#1d5fa8', ('blue', 1.0)), ('#fefefe', ('blue', 0.0)), ('#c8690a', ('orange', 1.0))]
+    """
+    out = {}
+    for step in range(-_STEPS, _STEPS + 1):
+        name, share = ("orange" if step > 0 else "blue"), abs(step) / _STEPS
+        full = (int(PALETTE[name][i : i + 2], 16) for i in (1, 3, 5))
+        out["#" + "".join(f"{round(share * value + (1 - share) * 254):02x}" for value in full)] = (name, share)
+    return out
+
 
 class Look(NamedTuple):
     """How the curve of one model is drawn."""

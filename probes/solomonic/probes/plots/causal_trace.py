@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 
-from ._style import axes, title, variables
+from ._style import axes, colour, diverging_colours, title, variables
 
 
 def causal_trace(
@@ -30,7 +31,7 @@ def causal_trace(
     Returns
     -------
     Axes
-        A cell for each layer and time, from blue (negative) over white to brown, with a bar. A dot marks cells whose
+        A cell for each layer and time, from blue (negative) over white to orange, with a bar. A dot marks cells whose
         interval over prompts holds 0; layers that do not have the part are left blank.
 
     Raises
@@ -66,9 +67,12 @@ def causal_trace(
     known_values = np.abs(mean[np.isfinite(mean)])
     limit = float(known_values.max()) if known_values.size and known_values.max() > 0 else 1.0
     ax = axes(ax)
-    shown = ax.imshow(mean, cmap="BrBG_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    cells = np.ma.masked_invalid(mean)
+    edges = [np.arange(n + 1) - 0.5 for n in mean.shape[::-1]]
+    shown = ax.pcolormesh(*edges, cells, cmap=ListedColormap(list(diverging_colours())), vmin=-limit, vmax=limit)
     for row, column in np.argwhere((low <= 0) & (high >= 0) & np.isfinite(mean)):
-        ax.plot(column, row, ".", color="0.35", markersize=2.5)
+        ax.plot(column, row, ".", color=colour("ink"), markersize=3)
+    ax.invert_yaxis()
     times, layers = result["time"].to_numpy(), result["layer"].to_numpy()
     ticks = np.unique(np.linspace(0, times.size - 1, min(times.size, 8)).round().astype(int))
     ax.set_xticks(ticks, [str(times[i]) for i in ticks])

@@ -14,13 +14,21 @@ from .compare import comparison, scores
 from .figures import Figures
 from .folder import CARD
 from .measure import Measured, widest
-from .page import Block, Page, Point, Table
-from .sections import more, section
+from .page import Block, ModelPart, Page, Point, Table
+from .sections import more
 from .subjects import Text, look_up
 
 
-def page(models: Sequence[Measured], text: Text, *, date: str, seed: Any, files: Sequence[tuple[str, str]]) -> Page:
-    """The whole page."""
+def page(
+    models: Sequence[Measured],
+    parts: Sequence[ModelPart],
+    text: Text,
+    *,
+    date: str,
+    seed: Any,
+    files: Sequence[tuple[str, str]],
+) -> Page:
+    """The whole page: the sections of the models, and what comes before and after them."""
     draw = Figures()
     window = widest([m.subject for m in models])
     prompts, length = models[0].data["fading"].sizes["prompt"], int(models[0].data["fading"].attrs["tokens"])
@@ -44,7 +52,6 @@ def page(models: Sequence[Measured], text: Text, *, date: str, seed: Any, files:
         ]
     else:
         opening.append(_card(models))
-    parts = [section(i, m, draw, window, several) for i, m in enumerate(models)]
     closing = [method(models, text, prompts, length, unit), limits(models), provenance(models, seed, files)]
     return Page(name, lede, versions()["solomonic"], date, opening, parts, closing)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..labelled import versions
-from . import say
+from . import causes, say, weights
 from .errors import PREDICTED
 from .measure import JACOBIANS, TRACED, Measured
 from .page import Block, Point, Table
@@ -59,13 +59,28 @@ def method(models: Sequence[Measured], text: Text, prompts: int, length: int, un
             f"On {PREDICTED} windows at most. Tokens are drawn from the model's own predictions, and the errors that "
             "they would have made tell how correlated errors are, and how far confidence is from accuracy, by chance."
         ),
+        "Interventions": (
+            f"On {causes.TRACED} windows at most, of {causes.CANDIDATES} those whose last prediction changes most (KL) "
+            f"when all but the last {causes.AHEAD} tokens at most are those of the next window. Memories of the "
+            f"unchanged run are put into the changed one, after up to {say.count(causes.TIMES, 'token')}, evenly "
+            "spaced to the end. Intervals are bootstraps over windows."
+        ),
+        "Information in the weights": (
+            f"On the beginnings of {weights.READ} windows at most, up to {weights.TOKENS} tokens each, with "
+            f"{weights.DRAWS} draws of all targets from the model. Intervals of traces are studentized bootstraps over "
+            "windows, those of shares percentile ones, those of effective numbers from the jackknife."
+        ),
         "What is stored": (
             f"On {WINDOWS} windows at most, in the first and the last layer that stores tokens, up to {AHEAD} tokens "
             "ahead, with stored tokens taken out one at a time and others put in the place of the one of lowest "
             "innovation. Signs of whole windows are flipped for the p-value."
         ),
     }  # fmt: skip
-    for name, probe in (("Prediction errors", "innovations"), ("What is stored", "eviction")):
+    for name, probe in (
+        ("Prediction errors", "innovations"),
+        ("What is stored", "eviction"),
+        ("Interventions", "causal_trace"),
+    ):
         if not any(probe in m.data for m in models):
             del points[name]
     if not any("retention" in m.data for m in models):

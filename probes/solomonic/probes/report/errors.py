@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 import xarray as xr
 from torch import Tensor
 
 from solomonic.models import HybridLM
 
 from ..innovations import innovations
-
-logger = logging.getLogger("solomonic")
+from ..inputs import NothingToMeasure
 
 #: Steps of this part of the measurement, for a progress bar.
 STEPS = ("prediction errors",)
@@ -20,11 +17,10 @@ STEPS = ("prediction errors",)
 PREDICTED, LAGS = 8, 10
 
 
-def measure_errors(model: HybridLM, ids: Tensor, *, rng: int) -> dict[str, xr.Dataset]:
-    """The Dataset of the prediction errors; none where the predictions leave no room for errors that vary."""
+def measure_errors(model: HybridLM, ids: Tensor, *, rng: int) -> tuple[dict[str, xr.Dataset], dict[str, str]]:
+    """The Dataset of the prediction errors, or why there is none: predictions that are sure leave too few to test."""
     lags = min(LAGS, ids.shape[1] - 2)
     try:
-        return {"innovations": innovations(model, ids[:PREDICTED], lags=lags, rng=rng)}
-    except ValueError as error:  # a model that is sure of nearly every token has too few errors to test
-        logger.warning("report: prediction errors were not measured: %s", error)
-        return {}
+        return {"innovations": innovations(model, ids[:PREDICTED], lags=lags, rng=rng)}, {}
+    except NothingToMeasure as error:
+        return {}, {"innovations": f"it is sure of nearly every token, which leaves too few errors to test ({error})"}

@@ -19,14 +19,14 @@ WIDE, NARROW, PANEL = (10.4, 5.6), (4.4, 4.6), (5.2, 3.7)
 
 
 class Figures:
-    """Draws figures whose ids are apart from each other."""
+    """Draws figures whose ids begin with a key, and are apart from each other."""
 
-    def __init__(self) -> None:
-        self._drawn = 0
+    def __init__(self, key: str = "f") -> None:
+        self._key, self._drawn = key, 0
 
     def _draw(self, plot: Callable[[Axes], object], size: tuple[float, float], alt: str):
         self._drawn += 1
-        return svg.draw(plot, size, key=f"f{self._drawn}", alt=alt)
+        return svg.draw(plot, size, key=f"{self._key}{self._drawn}", alt=alt)
 
     def panel(
         self, plot: Callable[[Axes], object], alt: str, caption: str, *, size: tuple[float, float] = PANEL

@@ -21,14 +21,24 @@ from ..retention import retention
 from ..split_law import split_law
 from ..structure import structure
 from ..trace import trace
+from .causes import STEPS as CAUSE_STEPS
+from .causes import measure_causes
 from .errors import STEPS as ERROR_STEPS
 from .errors import measure_errors
 from .memories import STEPS as MEMORY_STEPS
 from .memories import measure_memories
+from .stored import STEPS as STORED_STEPS
+from .stored import measure_stored
 from .subjects import Subject, Text, look_up
+from .weights import STEPS as WEIGHT_STEPS
+from .weights import measure_weights
 
 #: Steps of the measurement of one model, for a progress bar.
-STEPS = ("trace", "retention", "fading", "bends", "layers", "split law", *ERROR_STEPS, *MEMORY_STEPS, "bits")
+STEPS = (
+    *("trace", "retention", "fading", "bends", "layers", "split law"),
+    *(*ERROR_STEPS, *CAUSE_STEPS, *WEIGHT_STEPS, *MEMORY_STEPS, *STORED_STEPS),
+    "bits",
+)
 
 #: Windows that are traced for the retention of the state, those that are scored where there is no card, and those on
 #: which the Jacobians of single layers are taken.
@@ -40,7 +50,10 @@ LENGTHS = (512, 32768)
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A model and what was measured of it; Datasets by the name of their probe, as they are saved."""
+    """A model and what was measured of it; Datasets by the name of their probe, as they are saved.
+
+    ``missing`` has the reason for each probe that was tried and had nothing to measure.
+    """
 
     subject: Subject
     data: Mapping[str, xr.Dataset]
@@ -52,6 +65,7 @@ class Measured:
     from_card: frozenset[str]
     trace_error: float
     seconds: Mapping[str, float] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -99,12 +113,25 @@ def measure(
     tokens = ids[:1, : split_length(subject, ids.shape[1])]
     data["split_law"] = split_law(model, tokens, splits=some_splits(subject, tokens.shape[1]))
     clock(ERROR_STEPS[0])
-    data |= measure_errors(model, ids, rng=rng)
+    cut = int(data["fading"].attrs["cut"])
+    missing: dict[str, str] = {}
+
+    def also(found: tuple[dict[str, xr.Dataset], dict[str, str]]) -> None:
+        data.update(found[0])
+        missing.update(found[1])
+
+    also(measure_errors(model, ids, rng=rng))
+    clock(CAUSE_STEPS[0])
+    also(measure_causes(model, ids, cut=cut, rng=rng))
+    clock(WEIGHT_STEPS[0])
+    data |= measure_weights(model, ids, rng=rng)
     if memories:
         data |= measure_memories(model, ids, data["fading"], rng=rng, step=clock)
+        clock(STORED_STEPS[0])
+        also(measure_stored(model, ids, rng=rng))
     clock("bits")
     bits, position, recall, from_card = _scores(subject, text)
-    clock("")
+    clock("figures")
     return Measured(
         subject,
         data,
@@ -116,6 +143,7 @@ def measure(
         from_card,
         error,
         clock.seconds,
+        missing,
     )
 
 

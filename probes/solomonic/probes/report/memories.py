@@ -28,7 +28,6 @@ from ..structures import structures
 from ..taps import has_fading_tokens, layer_window, state_kind
 from ..trace import trace
 from ..unsaid import unsaid
-from .stored import measure_stored
 
 #: Steps of this part of the measurement, for a progress bar.
 STEPS = (
@@ -37,15 +36,14 @@ STEPS = (
     "what is seen",
     "smaller states",
     "derivatives",
-    "stored tokens",
 )
 
 #: Windows that are traced with their registers, those whose influence is split, those in which the state is looked for
 #: in the logits, those whose memories are told apart, and those that smaller states are balanced and scored on.
 TRACED, SPLIT, SEEN, APART, SCORED = 3, 3, 2, 12, 8
 
-#: Cuts of a text, lags of a split, tokens that are looked ahead, and singular pairs.
-CUTS, LAGS, AHEAD, DIRECTIONS = 6, 6, 16, 6
+#: Cuts of a text, lags of a split, tokens that are looked ahead, singular pairs, and tokens of a run of differences.
+CUTS, LAGS, AHEAD, DIRECTIONS, RUN = 6, 6, 16, 6, 256
 
 
 def measure_memories(
@@ -93,9 +91,7 @@ def measure_memories(
     step(STEPS[4])
     data["sensitivity"] = sensitivity(model, ids[:1], projections=4, rng=rng)
     segment = max(1, min(32, steps // 8))
-    data["lyapunov"] = lyapunov(model, ids[0], segment=segment, rng=rng)
-    step(STEPS[5])
-    data |= measure_stored(model, ids, rng=rng)
+    data["lyapunov"] = lyapunov(model, ids[0, :RUN], segment=segment, rng=rng)
     return data
 
 
@@ -111,7 +107,8 @@ def _of_states(model: HybridLM, ids: Tensor, states: list[int], rng: int) -> dic
     """What is seen, moved and held of the states of all layers."""
     steps = ids.shape[1]
     ahead, span = max(1, min(_looked_ahead(model), steps // 3)), max(1, min(AHEAD, steps // 4))
-    most: dict[str, Any] = {"directions": DIRECTIONS, "iterations": 0, "rows": 12}
+    # All rows of a product at once: a second, smaller run would cost nearly as much as the first.
+    most: dict[str, Any] = {"directions": DIRECTIONS, "iterations": 0, "rows": DIRECTIONS + 8}
     seen = [observability(model, text, horizon=ahead, rng=rng, **most) for text in ids[:SEEN]]
     data = {"observability": xr.concat(seen, xr.Variable("prompt", np.arange(len(seen))), combine_attrs="override")}
     # Vectors of all prompts are large, and no figure shows them.

@@ -7,7 +7,6 @@ import xarray as xr
 
 from .measure import Measured
 from .say import count, listed, share, small, times
-from .stored import storing
 
 _PARTS = {"fading_tokens": "fading tokens", "kv": "keys and values", "conv": "convolution", "eidetic": "stored tokens"}
 
@@ -33,8 +32,6 @@ def not_measured(m: Measured) -> str:
         told.append("Its memory has one part only, which carries all of the influence.")
     if "decay_law" not in data:
         told.append("Too few windows or lags, or no influence at all: no law of decay was compared.")
-    if "eviction" not in data and storing(m.subject.model):
-        told.append("What it stores was not tested: the windows are too short, or nothing that is stored is read.")
     return " ".join(told)
 
 

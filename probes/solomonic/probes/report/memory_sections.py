@@ -20,11 +20,7 @@ def memory_blocks(key: str, m: Measured, draw: Figures) -> list[Block]:
         _unsaid(key, m, draw), _apart(key, m, draw), _moved(key, m, draw), _smaller(key, m, draw),
         _selecting(key, m, draw), _heads(key, m),
     ]  # fmt: skip
-    blocks = [block for block in found if block is not None]
-    missing = said.not_measured(m)
-    if missing:
-        blocks.append(Block(f"{key}-missing", "What was not measured", [missing]))
-    return blocks
+    return [block for block in found if block is not None]
 
 
 def _panel(draw: Figures, plot: Callable[[Axes], object], what: str, reading: str, caption: str) -> Figure:

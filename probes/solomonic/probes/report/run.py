@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..inputs import as_rng
+from ..inputs import as_count, as_rng
 from ..labelled import versions
 from . import svg
 from .assemble import page
 from .card import card_file, memory_card
 from .figures import WIDE, headline
 from .folder import CARD, FORMAT, SUMMARY, report_folder
-from .measure import STEPS, Measured, bend_edges, common_lags, measure
+from .measure import STEPS, Measured, bend_edges, common_lags, measure, widest
 from .memories import STEPS as MEMORY_STEPS
-from .page import render
-from .subjects import context, subjects, text_for
+from .page import ModelPart, render
+from .sections import section
+from .stored import STEPS as STORED_STEPS
+from .subjects import Subject, Text, context, subjects, text_for
+from .work import work_on
 
 PAGE = "index.html"
 
@@ -36,6 +42,7 @@ def report(
     windows: int = 32,
     length: int | None = None,
     memories: bool = True,
+    jobs: int | None = None,
     rng: int | None = 0,
     progress: bool = True,
 ) -> Path:
@@ -65,6 +72,10 @@ def report(
         Length of a window, tokens; None takes 512, or four times the largest window of a layer if that is more.
     memories : bool
         Whether to measure how much of the memories is used, seen, moved and needed too, which takes half of the time.
+    jobs : int or None
+        How many models are measured at once, each in a process of its own; None takes two where there are two cores.
+        The numbers are the same for any. Each process holds a model and what is measured of it, about 1 GB for a
+        model of the zoo; 1 stays in this process.
     rng : int or None
         Seed of the choice of windows, of replacements and of bootstraps.
     progress : bool
@@ -84,6 +95,8 @@ def report(
         folder that holds something else.
     FileNotFoundError
         If a checkpoint is not there.
+    RuntimeError
+        If a process died, for want of memory most likely.
     OSError
         If the report cannot be written. Whatever stops it, Ctrl-C included, leaves what was in ``out_dir`` as it was.
 
@@ -105,37 +118,87 @@ def report(
     """
     generator, seed = as_rng(rng)
     given = subjects(models, name)
+    jobs = min(as_count(jobs, "jobs") if jobs is not None else min(2, os.cpu_count() or 1), len(given))
     with report_folder(out_dir) as beside:  # before the work, so that a folder that is refused is refused at once
         size = context(given, length)
         reading = text_for(given, text, windows, size, generator)
         lags = common_lags(given, reading.ids.shape[1])
         edges = bend_edges(given, reading.ids.shape[1])
-        bar = tqdm(
-            total=len(given) * (len(STEPS) - (0 if memories else len(MEMORY_STEPS))) + 1,
-            disable=not progress,
-            unit="step",
-            desc="report",
+        files = file_names([subject.name for subject in given])
+        tasks = [_Task(i, subject, int(generator.integers(2**31))) for i, subject in enumerate(given)]
+        tasks.sort(key=lambda task: -len(task.subject.model.empty_memory().parts()))  # what takes long comes first
+        work = partial(
+            _analyse,
+            text=reading,
+            lags=lags,
+            edges=edges,
+            memories=memories,
+            folder=beside,
+            files=files,
+            window=widest(given),
+            several=len(given) > 1,
+            progress=progress and jobs == 1,
         )
-        with bar:
-            done = []
-            for subject in given:
+        steps = len(STEPS) + 1 - (0 if memories else len(MEMORY_STEPS) + len(STORED_STEPS))
+        with tqdm(total=len(given) * steps + 1, disable=not progress, unit="step", desc="report") as bar:
 
-                def step(what: str, who: str = subject.name) -> None:
-                    bar.set_description(f"{who}: {what}" if what else who)
-                    bar.update(what != STEPS[0])
+            def told(number: int, what: str) -> None:
+                name = tasks[number].subject.name
+                bar.set_description(f"{name}: {what}" if what else name)
+                bar.update(what != STEPS[0])
 
-                seeds = int(generator.integers(2**31))
-                done.append(
-                    measure(subject, reading, lags, edges, memories=memories, rng=seeds, step=step, progress=progress)
-                )
+            done = work_on(tasks, work, jobs=jobs, told=told)
+            done = [each for _, each in sorted(zip([task.number for task in tasks], done, strict=True), key=_first)]
+            measured = [replace(m, subject=subject) for (m, _), subject in zip(done, given, strict=True)]
             bar.set_description("page")
-            _write(beside, done, reading, seed)
+            _write(beside, measured, [part for _, part in done], reading, seed, files)
             bar.update()
     return Path(out_dir) / PAGE
 
 
-def _write(folder: Path, models: Sequence[Measured], text: Any, seed: Any) -> None:
-    files = file_names([m.name for m in models])
+class _Task(NamedTuple):
+    """A model, its place on the page, and the seed of what is drawn for it."""
+
+    number: int
+    subject: Subject
+    seed: int
+
+
+def _analyse(
+    task: _Task,
+    step: Callable[[str], None],
+    *,
+    text: Text,
+    lags: Any,
+    edges: list[int],
+    memories: bool,
+    folder: Path,
+    files: Mapping[str, str],
+    window: int | None,
+    several: bool,
+    progress: bool,
+) -> tuple[Measured, ModelPart]:
+    """Measure a model, write its data and draw its section."""
+    m = measure(task.subject, text, lags, edges, memories=memories, rng=task.seed, step=step, progress=progress)
+    tree = xr.DataTree.from_dict({f"/{key}": dataset for key, dataset in m.data.items()})
+    tree.to_netcdf(folder / files[m.name], engine="h5netcdf")
+    part = section(task.number, m, window, several)
+    step("")
+    return m, part
+
+
+def _first(pair: tuple[int, Any]) -> int:
+    return pair[0]
+
+
+def _write(
+    folder: Path,
+    models: Sequence[Measured],
+    parts: Sequence[ModelPart],
+    text: Text,
+    seed: Any,
+    files: Mapping[str, str],
+) -> None:
     about = [(file, f"all Datasets of {name}, a group for each probe") for name, file in files.items()]
     about += [
         ("fading.svg", "the fading curves; follows light and dark"),
@@ -143,14 +206,11 @@ def _write(folder: Path, models: Sequence[Measured], text: Any, seed: Any) -> No
         (SUMMARY, "the numbers of this page for programs"),
         (CARD, "the memory of each model in numbers, for its card"),
     ]
-    for m in models:
-        tree = xr.DataTree.from_dict({f"/{key}": dataset for key, dataset in m.data.items()})
-        tree.to_netcdf(folder / files[m.name], engine="h5netcdf")
     plot, alt = headline(models)
     (folder / "fading.svg").write_text(svg.standalone(plot, WIDE, alt=alt), encoding="utf-8")
     (folder / "fading.png").write_bytes(svg.picture(plot, WIDE, dpi=160))
     now = datetime.now(UTC)
-    html = render(page(models, text, date=f"{now:%-d %B %Y}", seed=seed, files=about))
+    html = render(page(models, parts, text, date=f"{now:%-d %B %Y}", seed=seed, files=about))
     (folder / PAGE).write_text(html, encoding="utf-8")
     cards = {m.name: memory_card(m.data) for m in models}
     hashes = {m.name: m.data["fading"].attrs["checkpoint"] for m in models}

@@ -6,27 +6,34 @@ import numpy as np
 
 from .. import plots
 from . import readings, say
+from .cause_sections import cause_blocks
 from .compare import scores
 from .error_sections import error_blocks
 from .figures import Figures, described
 from .measure import Measured, verdict
+from .memory_readings import not_measured
 from .memory_sections import memory_blocks
 from .page import Block, ModelPart, Point, Table
 from .stored_sections import stored_blocks
 from .subjects import look_up
+from .weight_sections import weight_blocks
 
 
-def section(number: int, m: Measured, draw: Figures, window: int | None, several: bool) -> ModelPart:
+def section(number: int, m: Measured, window: int | None, several: bool) -> ModelPart:
     key = f"m{number}"
+    draw = Figures(f"{key}f")
     blocks = [_fading(key, m, draw, window)] if several else []
     found = [_state(key, m, draw), _mass(key, m, draw), _layers(key, m, draw), _structure(key, m, draw)]
     blocks += [
         *filter(None, found),
         *memory_blocks(key, m, draw),
         *stored_blocks(key, m, draw),
+        *cause_blocks(key, m, draw),
+        *weight_blocks(key, m, draw),
         *error_blocks(key, m, draw),
         _split(key, m, draw),
         *([] if several else scores([m], draw)),
+        *_missing(key, m),
     ]
     card = m.subject.card
     facts = [Point("layers", say.pattern(m.subject.model.config.pattern)), Point("parameters", f"{m.parameters:,}")]
@@ -44,6 +51,23 @@ def section(number: int, m: Measured, draw: Figures, window: int | None, several
     facts.append(Point("dtype", m.data["fading"].attrs["dtype"]))
     summary = f"{readings.what_it_is(m.subject.model.config)} {readings.memory(m)}"
     return ModelPart(key, m.name, summary, facts, blocks)
+
+
+#: The sections whose probes may have nothing to measure.
+_SECTIONS = {
+    "innovations": "Prediction errors",
+    "causal_trace": "What an intervention does",
+    "eviction": "What is stored",
+}
+
+
+def _missing(key: str, m: Measured) -> list[Block]:
+    """What has no section, and why."""
+    said = not_measured(m)
+    points = [Point(_SECTIONS[probe], f"not measured: {reason}.") for probe, reason in m.missing.items()]
+    if not said and not points:
+        return []
+    return [Block(f"{key}-missing", "What was not measured", [said] if said else [], points)]
 
 
 def _fading(key: str, m: Measured, draw: Figures, window: int | None) -> Block:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from ..plots._style import PALETTE
+from ..plots._style import PALETTE, diverging_colours
 
 #: Stand-ins that are drawn and then replaced by the page's own colours.
 INK, PAPER = "#010203", "#fdfcfb"
@@ -28,6 +28,12 @@ THEME = {
     PALETTE["green"]: ("green", PALETTE["green"], "#52c9a4"),
     PALETTE["purple"]: ("purple", PALETTE["purple"], "#c7a4e8"),
     PALETTE["red"]: ("red", PALETTE["red"], "#f08b98"),
+}
+#: Colour of a map of signed values -> a mix of the page's own.
+_MIXED = {
+    mixed: f"color-mix(in srgb, var(--{name}, {PALETTE[name]}) {100 * share:g}%, var(--paper, {THEME[PAPER][1]}))"
+    for mixed, (name, share) in diverging_colours().items()
+    if share < 1
 }
 
 _RC: dict[Any, Any] = {
@@ -110,6 +116,7 @@ def _render(plot: Callable[[Axes], object], size: tuple[float, float]) -> str:
 
 
 _TAG = re.compile(r"<[^>]+>")
+_FILLED = re.compile(r"((?:fill|stroke): )(#\w{6})")
 _STYLE = re.compile(r"<style.*?</style>", re.DOTALL)
 _IN_TAGS = (
     (re.compile(r'\bid="([^"]*)"'), r'id="{key}-\1"'),
@@ -137,7 +144,7 @@ def inline(svg: str, *, key: str, alt: str) -> str:
             text = pattern.sub(new.format(key=key), text)
         for colour, (name, light, _) in THEME.items():
             text = text.replace(colour, f"var(--{name}, {light})")
-        return text
+        return _FILLED.sub(lambda found: found[1] + _MIXED.get(found[2], found[2]), text)
 
     body = re.sub(r">\s+<", ">\n<", _TAG.sub(mend, body))
     scale = 96 / 72
