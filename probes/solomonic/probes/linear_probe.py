@@ -120,7 +120,8 @@ def linear_probe(
     References
     ----------
     Hewitt and Liang, "Designing and interpreting probes with control tasks" (arXiv:1909.03368), section 2, for
-    selectivity; Ojala and Garriga (JMLR 11, 2010), test 1; Nadeau and Bengio (2003), section 3; Belinkov, "Probing classifiers" (arXiv:2102.12452), for what probes do not say.
+    selectivity; Ojala and Garriga (JMLR 11, 2010), test 1; Nadeau and Bengio (2003), section 3; Belinkov,
+    "Probing classifiers" (arXiv:2102.12452), for what probes do not say.
 
     Examples
     --------
