@@ -78,7 +78,7 @@ def gathered(work: Callable[..., Any], total: int, jobs: int, *given: Any) -> li
 
 def covered(bounds: np.ndarray, truth: Any) -> np.ndarray:
     """Whether intervals hold the truth."""
-    return (bounds[0] <= truth) & (truth <= bounds[1])
+    return np.asarray((bounds[0] <= truth) & (truth <= bounds[1]))
 
 
 def of_means(seed: int, size: int, law: str, n: int) -> dict[str, np.ndarray]:
@@ -91,7 +91,7 @@ def of_means(seed: int, size: int, law: str, n: int) -> dict[str, np.ndarray]:
     for method in ("percentile", "bca", "studentized"):
         found[method] = bootstrap_interval(values, method=method, rng=rng)
     out = {name: covered(bounds, mean) for name, bounds in found.items()}
-    return out | {"infinite": ~np.isfinite(found["studentized"]).all(0)}
+    return out | {"infinite": np.asarray(~np.isfinite(found["studentized"]).all(0))}
 
 
 def means(total: int, jobs: int) -> None:
@@ -167,7 +167,7 @@ def of_fisher(seed: int, size: int, spread: float, n: int) -> dict[str, np.ndarr
         for name, each in _PROXIES.items():
             value, pseudo = _jackknife(squares, where, grid, each)
             bounds = _interval(pseudo - pseudo.mean(0) + value, 0.95, 999, rng)
-            truth = each(mean, grid[:, None]).sum(1)[:, None]
+            truth = np.array([[each(mean, float(strength)).sum()] for strength in grid])
             out[name].extend(covered(bounds, truth).ravel().tolist())
     return {name: np.array(hits) for name, hits in out.items()}
 
@@ -229,13 +229,13 @@ def of_shuffled(seed: int, size: int, task: str, n: int, share: float, most: int
         all_ = np.stack([y, *(rng.permutation(y) for _ in range(most))])
         value = held_out(rng.normal(size=(8, n, 12)), np.broadcast_to(all_, (8, *all_.shape)), task)
         score = value.mean(2)
-        old = paired_test((value[:, 0] - value[:, 1:6].mean(1)).T, resamples=999, rng=rng)
+        old = np.asarray(paired_test((value[:, 0] - value[:, 1:6].mean(1)).T, resamples=999, rng=rng))
         above = score[:, 0] > score[:, 1:6].mean(1)
         out.setdefault("any, signs", []).append(bool((discoveries(old) & above).any()))
         out.setdefault("p, signs", []).extend((old <= 0.05).tolist())
         for count in (10, 20, 99):
             if count <= most:
-                p = shuffle_test(score[:, 0], score[:, 1 : count + 1].T)
+                p = np.asarray(shuffle_test(score[:, 0], score[:, 1 : count + 1].T))
                 out.setdefault(f"any, K {count}", []).append(bool(discoveries(p).any()))
                 out.setdefault(f"p, K {count}", []).extend((p <= 0.05).tolist())
     return {name: np.array(hits) for name, hits in out.items()}
@@ -272,7 +272,7 @@ def of_copies(seed: int, size: int, task: str, n: int, noise: float) -> dict[str
     y = y > np.median(y, 1, keepdims=True) if task == "classify" else y
     one, two = rng.normal(size=(2, *z.shape)) if np.isinf(noise) else z + noise * rng.normal(size=(2, *z.shape))
     value = held_out(one, y[:, None], task)[:, 0] - held_out(two, y[:, None], task)[:, 0]
-    signs = paired_test(value.T, resamples=999, rng=rng)
+    signs = np.asarray(paired_test(value.T, resamples=999, rng=rng))
     p = np.asarray(held_out_test(value.T, folds=FOLDS))
     return {
         "signs, two-sided": signs <= 0.05,
@@ -316,7 +316,7 @@ PARTS = {each.__name__: each for each in (means, shares, ratios, fisher, shuffle
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Coverage of intervals and levels of tests.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--jobs", type=int, default=2)
