@@ -16,6 +16,9 @@ _NAMES = {
     "information": "information a parameter, nat",
 }
 
+#: A mark for each kind; there are more kinds than looks.
+_MARKERS = "os^DvPX<>hp*d8Hx"
+
 
 def fisher_information(
     result: xr.Dataset, *, value: str = "fisher", strength: float | None = None, ax: Axes | None = None
@@ -62,7 +65,7 @@ def fisher_information(
     kinds = list(dict.fromkeys(result["kind"].to_numpy().tolist()))
     path = "checkpoint" in data.dims
     layers = np.unique(result["layer"].to_numpy())
-    for kind, look in looks(kinds).items():
+    for number, (kind, look) in enumerate(looks(kinds).items()):
         inside = result["kind"].to_numpy() == kind
         size = result["size"].to_numpy()[inside]
         chosen = data.isel(block=np.flatnonzero(inside))
@@ -71,14 +74,21 @@ def fisher_information(
             x = np.arange(len(x)) if np.isnan(x).any() else x
             y = chosen.sum("block").to_numpy() / size.sum()
         else:
+            order = np.argsort(result["layer"].to_numpy()[inside], kind="stable")
+            size, inside = size[order], np.flatnonzero(inside)[order]
+            chosen = data.isel(block=inside)
             x = np.searchsorted(layers, result["layer"].to_numpy()[inside])
             y = chosen.to_numpy() / size
             if bounds is not None:
-                low, high = bounds.isel(block=np.flatnonzero(inside)).transpose("bound", "block").to_numpy() / size
+                low, high = bounds.isel(block=inside).transpose("bound", "block").to_numpy() / size
                 there = high > 0
                 ax.vlines(x[there], np.maximum(low, high * 1e-3)[there], high[there], color=colour(look.colour), lw=0.8)
         shown = np.where(y > 0, y, np.nan)
-        style: dict[str, Any] = {"color": colour(look.colour), "marker": look.marker, "label": kind}
+        style: dict[str, Any] = {
+            "color": colour(look.colour),
+            "marker": _MARKERS[number % len(_MARKERS)],
+            "label": kind,
+        }
         ax.plot(x, shown, linestyle=look.linestyle, linewidth=1.2, markersize=4.5, **style)
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(PowerFormatter())
