@@ -16,6 +16,9 @@ _NAMES = {
     "information": "information a parameter, nat",
 }
 
+#: A mark for each kind; there are more kinds than looks.
+_MARKERS = "os^DvPX<>hp*d8Hx"
+
 
 def fisher_information(
     result: xr.Dataset, *, value: str = "fisher", strength: float | None = None, ax: Axes | None = None
@@ -73,14 +76,20 @@ def fisher_information(
             limits = bounds(result, f"{value}_group_interval", "checkpoint", **here, group=kind)
             limits = None if limits is None else limits / size.sum()
         else:
+            order = np.argsort(result["layer"].to_numpy()[inside], kind="stable")
+            size, inside = size[order], np.flatnonzero(inside)[order]
             beside = 0.3 * ((number + 0.5) / len(kinds) - 0.5)  # bars side by side
             x = np.searchsorted(layers, result["layer"].to_numpy()[inside]) + beside
-            y = chosen.to_numpy() / size
+            y = data.isel(block=inside).to_numpy() / size
             own = "fisher_mean_interval" if value == "fisher" else f"{value}_interval"
             limits = bounds(result, own, "block", **here)
             limits = None if limits is None else limits[:, inside] / size
         shown = np.where(y > 0, y, np.nan)
-        style: dict[str, Any] = {"color": colour(look.colour), "marker": look.marker, "label": kind}
+        style: dict[str, Any] = {
+            "color": colour(look.colour),
+            "marker": _MARKERS[number % len(_MARKERS)],
+            "label": kind,
+        }
         if limits is not None:
             whiskers(ax, x, np.where(y > 0, np.maximum(limits, 0.2 * y), np.nan), colour(look.colour), alpha=0.5)
         ax.plot(x, shown, linestyle=look.linestyle, linewidth=1.2, markersize=4.5, **style)

@@ -42,8 +42,8 @@ STEPS = (
 #: in the logits, those whose memories are told apart, and those that smaller states are balanced and scored on.
 TRACED, SPLIT, SEEN, APART, SCORED = 3, 3, 2, 12, 8
 
-#: Cuts of a text, lags of a split, tokens that are looked ahead, singular pairs, and tokens of a run of differences.
-CUTS, LAGS, AHEAD, DIRECTIONS, RUN = 6, 6, 16, 6, 256
+#: Cuts of a text, lags of a split, tokens that are looked ahead, and singular pairs.
+CUTS, LAGS, AHEAD, DIRECTIONS = 6, 6, 16, 6
 
 
 def measure_memories(
@@ -91,7 +91,7 @@ def measure_memories(
     step(STEPS[4])
     data["sensitivity"] = sensitivity(model, ids[:1], projections=4, rng=rng)
     segment = max(1, min(32, steps // 8))
-    data["lyapunov"] = lyapunov(model, ids[0, :RUN], segment=segment, rng=rng)
+    data["lyapunov"] = lyapunov(model, ids[0], segment=segment, rng=rng)
     return data
 
 

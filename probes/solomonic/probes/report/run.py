@@ -50,7 +50,8 @@ def report(
 
     The page has the fading curves :math:`F(\tau) = \mathrm{KL}(p \,\|\, p')` of all models on one pair of axes, and for
     each model its fading curve, the retention and half-lives of its state, the attention on fading tokens, the
-    structure of its layers and heads, how much of its memories is used, seen, moved and needed, its prediction errors,
+    structure of its layers and heads, how much of its memories is used, seen, moved and needed, what interventions on
+    them do, the information in its weights, its prediction errors,
     the split law, and bits by position and by distance. A table holds the numbers that a model card can quote.
 
     Parameters
@@ -102,7 +103,8 @@ def report(
 
     Notes
     -----
-    The four models of the zoo take two to three minutes on two cores. The cost of the fading curves grows with
+    The four models of the zoo take two to three minutes on two cores. Several models are measured with one torch thread
+    each, whatever ``jobs`` is. The cost of the fading curves grows with
     ``windows`` times the sum of the lags; the probes of the memories read a few of the windows.
 
     Examples
