@@ -80,12 +80,16 @@ def test_the_documented_table_is_that_of_the_documented_runs():
     results = json.loads((docs / "data" / "recall.json").read_text(encoding="utf-8"))
     table = recall_table(results)
     assert recall_markdown(table) in (docs / "howto" / "who-recalls-what.md").read_text(encoding="utf-8")
-    easy = table.sel(pairs=4)
-    assert (easy.seeds >= 3).all()
+    assert table.pairs.values.tolist() == [2, 4, 8]
+    assert table.sizes["model"] == 9
+    assert (table.seeds >= 3).all()
+    easy, hard = table.sel(pairs=4), table.sel(pairs=8)
     mean, low, high = (easy.accuracy.sel(bound=b).to_series() for b in ("mean", "low", "high"))
     assert low["bmojo-16"] > high["bmojo-f"]  # the claims that the page says hold
     assert mean["bmojo-16"] > max(mean["bmojo-4"], mean["bmojo-random-16"])
     assert mean["bmojo-f"] < mean["hybrid"]  # and one that does not
+    gap = [e.accuracy.sel(model="bmojo-16") - e.accuracy.sel(model="bmojo-f") for e in (easy, hard)]
+    assert gap[1].sel(bound="mean") > gap[0].sel(bound="mean")
     far = easy.far_by_budget.sel(model="bmojo-16", bound="mean")
     assert (far.diff("stored") > -0.005).all()
     assert (far > easy.far_by_random.sel(model="bmojo-16", bound="mean"))[1:-1].all()

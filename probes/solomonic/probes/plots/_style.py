@@ -68,6 +68,12 @@ _OTHER_LOOKS = (
     Look("orange", "<", "-"),
     Look("green", ">", (0, (8, 2))),
     Look("ink", "h", (0, (2, 2))),
+    Look("blue", "*", "-"),
+    Look("orange", "p", (0, (5, 1.5))),
+    Look("purple", "d", (0, (1.2, 1.2))),
+    Look("red", "o", (0, (8, 2, 1.2, 2))),
+    Look("green", "s", (0, (2, 2))),
+    Look("ink", "v", (0, (8, 2))),
 )
 
 
