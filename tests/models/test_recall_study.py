@@ -64,7 +64,7 @@ def test_decays_are_tried_once():
     known |= {("bmojo-f", "slow"): 0.3, ("bmojo-f", "default"): 0.4}
     runs = study.runs(known)
     assert len(runs) == len({tuple(r.values()) for r in runs}) == len(study.runs({}))
-    assert len(runs) == 2 * 3 * len(study.models) + 2  # each once for pairs and seed, and two trials
+    assert len(runs) == len(study.pairs) * 3 * len(study.models) + 2  # each once for pairs and seed, and two trials
     order = [(study.pairs.index(r["pairs"]), r["seed"]) for r in runs]
     assert order == sorted(order)
     for run in runs:

@@ -127,6 +127,7 @@ NO_PROMPTS = {
     "Edit": "an argument",
     "EditResult": "holds the Dataset of edit",
     "KaplanMeier": "a result with limits of its own",
+    "NothingToMeasure": "an error",
     "Trace": "sequences, prompt by prompt",
     "Transplant": "tensors, prompt by prompt",
     "WhitenessTests": "statistics of tests, with their p-values",
@@ -214,6 +215,8 @@ WITHOUT = {
 OUTSIDE = {"innovations": {"ece"}}
 #: Intervals that may have no upper end.
 OPEN = {"half_life_interval", "half_life_prompt_interval", "half_life_median_interval"}
+#: Ratios: no end on either side where the lower mean cannot be told from 0, as in the small models here.
+RATIOS = {"normalised_mean_interval", "ratio_interval"}
 #: Dims whose entries are what is redrawn.
 DRAWN = {"prompt", "pair", "memory"}
 
@@ -252,8 +255,9 @@ def astray(data: xr.Dataset, outside: set[str] = frozenset()) -> list[str]:
         low, high = limits.transpose("bound", *variable.dims).to_numpy()
         value = variable.to_numpy()
         known = np.isfinite(value)
-        bounded = np.isfinite(high) | (np.isposinf(high) if which in OPEN else False)
-        if not (np.isfinite(low) & bounded)[known].all():
+        above, below = which in OPEN | RATIOS, which in RATIOS
+        bounded = (np.isfinite(high) | (np.isposinf(high) & above)) & (np.isfinite(low) | (np.isneginf(low) & below))
+        if not bounded[known].all():
             found.append(f"{which} is not finite")
         slack = 1e-9 * np.abs(value[known]) + 1e-12
         held = (low[known] <= value[known] + slack) & (value[known] - slack <= high[known])
@@ -476,7 +480,6 @@ PLAIN = {
     "observability": "one text",
     "recall": "single numbers",
     "split_law": "verdicts",
-    "shuffle_test": "a p-value",
     "steer": "one text",
     "structure": "a system",
     "transplant": "tensors: the plot resamples them itself",

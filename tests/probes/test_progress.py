@@ -52,8 +52,8 @@ def run(name, **options):
         "conformance": lambda: p.conformance(model, ids[:, :10], **options),
         "transplant": lambda: p.transplant(model, ids, ids.flip(1), tokens=2, **options),
         "layer_influence": lambda: p.layer_influence(model, 1, many, projections=1, rng=0, **options),
-        "extra_information": lambda: p.extra_information(model, many, samples=2, resamples=9, **options),
-        "belief_states": lambda: p.belief_states(model, many, beliefs, samples=2, resamples=9, **options),
+        "extra_information": lambda: p.extra_information(model, many, samples=2, **options),
+        "belief_states": lambda: p.belief_states(model, many, beliefs, samples=2, **options),
         "compress": lambda: p.compress(small_model("M2-M2"), ids, order=2, **options),
         "unsaid": lambda: p.unsaid(state, ids, 0, horizon=2, directions=4, iterations=0, **options),
         "steer": lambda: p.steer(
