@@ -204,7 +204,12 @@ def plain(errors, lags):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), series=st.integers(1, 3), length=st.integers(14, 40), gaps=st.floats(0, 0.4))
+@given(
+    seed=st.integers(0, 10**6),
+    series=st.integers(1, 3),
+    length=st.integers(14, 40),
+    gaps=st.floats(0, 0.4, allow_subnormal=False),
+)
 def test_gaps_and_several_series_agree_with_loops(seed, series, length, gaps):
     source = np.random.default_rng(seed)
     errors = source.standard_normal((series, length)) + 0.5
