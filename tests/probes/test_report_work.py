@@ -31,8 +31,7 @@ def fail(x: int, step, *, how: str, note: Path) -> int:
     return x
 
 
-@pytest.mark.parametrize("flush", [False, True])
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(("jobs", "flush"), [(1, False), (1, True), (2, True)])
 def test_results_and_news_are_in_order_and_arithmetic_is_the_same(jobs, flush):
     heard: list[tuple[int, str]] = []
     torch.set_num_threads(2)

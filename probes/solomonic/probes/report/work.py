@@ -75,14 +75,17 @@ def work_on(
     with tempfile.TemporaryDirectory() as folder:
         news = [Path(folder) / str(i) for i in range(len(items))]
         executor = ProcessPoolExecutor(max_workers=jobs, initializer=_begin, initargs=(_flushes_denormals(),))
+        finished = False
         try:
-            return _collected(executor, items, task, news, told)
+            found = _collected(executor, items, task, news, told)
+            finished = True
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "jobs: a process ended before its work was done, most likely for want of memory; try jobs=1"
             ) from error
-        finally:
-            executor.shutdown(wait=True, kill_workers=True)
+        finally:  # processes that are done may end by themselves; the others are ended
+            executor.shutdown(wait=True, kill_workers=not finished)
+        return found
 
 
 def _collected(
