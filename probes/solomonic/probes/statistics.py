@@ -210,7 +210,8 @@ def skewness(values: np.ndarray) -> np.ndarray:
     n, centred = len(values), values - values.mean(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = ((centred / centred.std(0)) ** 3).mean(0)
-    return np.nan_to_num(found) * np.sqrt(n * (n - 1)) / max(n - 2, 1)
+    # Samples that are equal up to rounding may have a spread of 0 beside deviations that are not.
+    return np.where(np.isfinite(found), found, 0.0) * np.sqrt(n * (n - 1)) / max(n - 2, 1)
 
 
 def _wilson(share: np.ndarray, n: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
