@@ -57,7 +57,7 @@ def state_space(config: HybridConfig, layer: int) -> str | None:
 
 def state_of(model: HybridLM, layer: int) -> Any:
     """The module that holds the state of a layer: its mixer, or the one inside it."""
-    mixer: Any = model.model.layers[layer].mixer  # type: ignore[union-attr]
+    mixer: Any = model.model.get_submodule(f"layers.{layer}.mixer")
     return mixer.ssm if hasattr(mixer, "ssm") else mixer
 
 

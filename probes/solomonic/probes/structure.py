@@ -248,7 +248,7 @@ def _parts(model: HybridLM, layer: int, width: int | None) -> dict[str, Any]:
     frozen = config.pattern[layer] == "BMO" and config.fading_tokens not in (None, width)
     fading = 2 * (width or 0) if not frozen else (width or 0) + (config.fading_tokens or 0) - 1
     index = {"conv": CONV, "state": 0, "window": width, "fading_tokens": fading, "kv": -1, "eidetic": -1}
-    mixer: Any = model.model.layers[layer].mixer  # type: ignore[union-attr]
+    mixer: Any = model.model.get_submodule(f"layers.{layer}.mixer")
     full = mixer.sizes(_when_full(model, width))
     scalars = [full[name] for name in names]
     token = 2 * config.num_key_value_heads * config.head_dim
