@@ -1,9 +1,10 @@
 """How often intervals cover, and how often tests find what is not there: the tables of docs/probes/statistics.md.
 
 Run ``python benchmarks/calibration.py [PART ...] [--simulations 2000] [--jobs 2]``. Parts, all by default: ``means``;
-``shares``, exact and without simulation; ``ratios``; ``fisher``; ``shuffled``; ``copies``; and ``library``, all of
-``linear_probe`` with a tenth of the simulations. The whole takes an hour or
-more on one core; ``shares`` seconds, ``means`` and ``ratios`` minutes. Seeds are fixed.
+``medians``; ``shares``, exact and without simulation; ``ratios``; ``alike``, pairs of memories; ``calibration``, the
+expected calibration error; ``survival``, Kaplan-Meier medians; ``fisher``; ``shuffled``; ``copies``; and ``library``,
+all of ``linear_probe`` with a tenth of the simulations. The whole takes an hour or more on one core; ``shares``,
+``alike`` and ``survival`` seconds, ``means``, ``medians``, ``ratios`` and ``calibration`` minutes. Seeds are fixed.
 
 ``shuffled`` and ``copies`` fit logistic regressions by Newton's method for many data sets at once; the first data sets
 are compared with the fits of the library. ``library`` goes through scikit-learn, as users do.
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
+from scipy.stats import beta as beta_law
 from scipy.stats import binom
 from scipy.stats import t as student
 
@@ -26,13 +28,16 @@ from solomonic.probes import (
     discoveries,
     held_out_interval,
     held_out_test,
+    kaplan_meier,
     linear_probe,
     paired_test,
     ratio_interval,
     shuffle_test,
 )
+from solomonic.probes.distinguishability import alike_interval
 from solomonic.probes.fisher_information import _PROXIES, _interval, _jackknife
 from solomonic.probes.held_out_scores import HeldOutScores
+from solomonic.probes.reliability import ece_interval
 
 BLOCK = 25
 FOLDS = 5
@@ -105,6 +110,107 @@ def means(total: int, jobs: int) -> None:
 def shares_of(rows: list[dict[str, np.ndarray]]) -> str:
     """Percentages by name."""
     return "  ".join(f"{name} {100 * np.concatenate([row[name] for row in rows]).mean():.1f}" for name in rows[0])
+
+
+def of_medians(seed: int, size: int, law: str, n: int) -> dict[str, np.ndarray]:
+    """Coverage of medians."""
+    rng = np.random.default_rng([seed, n, 6])
+    middle = np.median(LAWS[law][0](np.random.default_rng(0), (4_000_001,)))
+    values = LAWS[law][0](rng, (n, size))
+    return {"percentile": covered(bootstrap_interval(values, "median", rng=rng), middle)}
+
+
+def medians(total: int, jobs: int) -> None:
+    """Coverage of medians."""
+    for law in ("normal", "exponential", "log-normal, sigma 3/2", "t, 3 degrees", "gamma, shape 1/4"):
+        for n in (12, 20, 32, 64):
+            print(f"{law:24}{n:4}  ", shares_of(gathered(of_medians, total, jobs, law, n)), flush=True)
+
+
+#: Shares of the classes that memories fall into.
+CLASSES = {
+    "two of 1/2": [0.5, 0.5],
+    "four of 1/4": [0.25] * 4,
+    "twelve, as 1/k": [1 / k / 3.1032 for k in range(1, 13)],
+    "one of 0.7": [0.7, *[0.05] * 6],
+    "0.95, 0.05": [0.95, 0.05],
+    "forty of 1/40": [1 / 40] * 40,
+}
+
+
+def of_alike(seed: int, size: int, law: str, n: int) -> dict[str, np.ndarray]:
+    """Coverage of the share of alike pairs."""
+    rng, p = np.random.default_rng([seed, n, 7]), np.array(CLASSES[law]) / sum(CLASSES[law])
+    kind = rng.choice(len(p), size=(size, n), p=p)
+    same = np.moveaxis(kind[:, :, None] == kind[:, None], 0, -1).astype(int)
+    return {"jackknife": covered(alike_interval(same, 0.95)[:, 1:], np.square(p).sum())}
+
+
+def alike(total: int, jobs: int) -> None:
+    """Coverage of the share of pairs of memories that are alike."""
+    for law in CLASSES:
+        for n in (8, 12, 20, 32, 64):
+            print(f"{law:16}{n:4}  ", shares_of(gathered(of_alike, total, jobs, law, n)), flush=True)
+
+
+#: How often the top prediction is right at a confidence.
+RIGHT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "calibrated": lambda c: c,
+    "c - (c - 0.4) / 10": lambda c: c - 0.1 * (c - 0.4),
+    "c^1.5": lambda c: c**1.5,
+    "c - 0.1 above 0.8": lambda c: np.where(c > 0.8, c - 0.1, c),
+}
+BINS = 15
+
+
+def of_calibration(seed: int, size: int, law: str, length: int, n: int) -> dict[str, np.ndarray]:
+    """Coverage of the expected calibration error of infinitely many predictions."""
+    rng, right = np.random.default_rng([seed, n, length, 8]), RIGHT[law]
+    many = (np.arange(1_000_000) + 0.5) / 1_000_000
+    weight = beta_law.pdf(many, 2, 1.5)
+    truth = np.abs(np.bincount((many * BINS).astype(int), weight * (right(many) - many))).sum() / weight.sum()
+    truth = 0.0 if law == "calibrated" else truth
+    out: dict[str, list[bool]] = {"redrawn": [], "ece_interval": []}
+    for _ in range(size):
+        confidence = rng.beta(2, 1.5, (n, length))
+        hit = rng.random((n, length)) < right(confidence)
+        place = (np.minimum(confidence * BINS, BINS - 1).astype(int) + BINS * np.arange(n)[:, None]).ravel()
+        sums = np.stack([np.bincount(place, w.ravel(), n * BINS).reshape(n, BINS) for w in (hit * 0.0 + 1, confidence,
+                         hit * 1.0)], 1)  # fmt: skip
+        weight = rng.multinomial(n, np.full(n, 1 / n), size=499)
+        gaps = weight @ (sums[:, 2] - sums[:, 1]) / (weight @ sums[:, 0].sum(1))[:, None]
+        out["redrawn"].append(bool(covered(np.quantile(np.abs(gaps).sum(1), [0.025, 0.975]), truth)))
+        bounds = ece_interval(sums, confidence=0.95, resamples=499, rng=rng)
+        out["ece_interval"].append(bool(covered(bounds, truth)))
+    return {name: np.array(hits) for name, hits in out.items()}
+
+
+def calibration(total: int, jobs: int) -> None:
+    """Coverage of the expected calibration error."""
+    for law in RIGHT:
+        for length in (64, 256):
+            for n in (12, 32):
+                rows = gathered(of_calibration, total, jobs, law, length, n)
+                print(f"{law:20} {length:4} tokens {n:3} prompts  ", shares_of(rows), flush=True)
+
+
+def of_survival(seed: int, size: int, cut: float, n: int) -> dict[str, np.ndarray]:
+    """Coverage of the median of exponential durations, cut off after the same time."""
+    rng, middle = np.random.default_rng([seed, n, int(10 * cut), 9]), np.log(2)
+    held = []
+    for _ in range(size):
+        durations = rng.exponential(size=n)
+        _, low, high = kaplan_meier(np.minimum(durations, cut), durations < cut).quantile(0.5)
+        held.append(low <= middle <= high)
+    return {"Brookmeyer-Crowley": np.array(held)}
+
+
+def survival(total: int, jobs: int) -> None:
+    """Coverage of Kaplan-Meier medians."""
+    for cut in (0.8, 1.5, np.inf):
+        for n in (12, 20, 32, 64):
+            rows = gathered(of_survival, total, jobs, min(cut, 1e6), n)
+            print(f"cut off after {cut} means, n {n:3}  ", shares_of(rows), flush=True)
 
 
 def shares(total: int, jobs: int) -> None:
@@ -311,7 +417,8 @@ def library(total: int, jobs: int) -> None:
     print("linear_probe  ", shares_of(gathered(of_library, max(BLOCK, total // 10), jobs)), flush=True)
 
 
-PARTS = {each.__name__: each for each in (means, shares, ratios, fisher, shuffled, copies, library)}
+_ALL = (means, medians, shares, ratios, alike, calibration, survival, fisher, shuffled, copies, library)
+PARTS = {each.__name__: each for each in _ALL}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 
 import pytest
 import torch
@@ -214,6 +215,19 @@ def test_schedule():
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert abs(recipe.learning_rate(100) - 0.1) < 1e-12
     logging.getLogger("solomonic").debug("schedule checked")
+
+
+def test_cooldown():
+    short, long = (Recipe(steps=n, warmup=10, lr=1.0, floor=0.1, cooldown=0.5) for n in (100, 200))
+    rates = [short.learning_rate(step) for step in range(101)]
+    assert rates[10:51] == [1.0] * 41
+    assert rates[50:] == sorted(rates[50:], reverse=True)
+    assert abs(rates[75] - 0.55) < 1e-12
+    assert abs(rates[100] - 0.1) < 1e-12
+    assert [long.learning_rate(step) for step in range(51)] == rates[:51]  # runs of any length begin alike
+    for bad in (0, -0.1, 1.5, math.nan):
+        with pytest.raises(ValueError, match="cooldown"):
+            Recipe(steps=1, cooldown=bad)
 
 
 def test_configs_are_hashable_enough_to_compare():

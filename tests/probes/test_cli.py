@@ -208,8 +208,11 @@ def test_train_by_a_config_writes_a_card_and_goes_on_where_it_was(capsys, checkp
     assert (card["name"], card["seed"], card["tokens"], card["pattern"]) == ("run", 5, 4 * 4 * 64, "M2-SWA")
     assert len(card["curve"]) == 2
     assert models.load(out).config.pattern == ("M2", "SWA")
+    assert sorted(p.name for p in out.glob("step-*")) == ["step-00000004"]
     code, _, _ = call(capsys, *arguments)  # finished already: nothing to do
     assert code == 0
+    assert call(capsys, *arguments[:-1], str(tmp_path / "all"), "--keep-all")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "all").glob("step-*")) == ["step-00000002", "step-00000004"]
 
 
 def test_stopping_a_training_run_says_how_to_go_on(capsys, checkpoint, tmp_path, monkeypatch):

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit, logit
+from scipy.stats import t as student
 
 from solomonic.models import generate
 from solomonic.probes import distinguishability, load_dataset, save_dataset
+from solomonic.probes.distinguishability import alike_interval
 
 from .small import small_model, tokens
 
@@ -32,7 +35,10 @@ def test_copies_are_never_told_apart():
     ids = tokens(1, 20).expand(4, -1)
     found = distinguishability(small_model(), ids, horizon=5)
     assert (found.alike == 1).all()
-    assert (found.alike_interval == 1).all()
+    low, high = found.alike_interval.values
+    assert (high == 1).all()
+    assert low[0] == 1
+    np.testing.assert_allclose(low[1:], (4 / (4 + 1.959964**2)) ** 2, rtol=1e-6)  # four of four: Wilson's limit
 
 
 def test_states_of_bmojo_are_alike_until_they_are_read():
@@ -55,11 +61,43 @@ def test_a_memory_that_is_transplanted_whole_is_that_memory():
 
 
 def test_the_interval_covers_its_share():
-    found = distinguishability(small_model("M2", dtype=torch.float64), tokens(12, 12), parts="state", horizon=4, rng=0)
+    found = distinguishability(small_model("M2", dtype=torch.float64), tokens(12, 12), parts="state", horizon=4)
     low, high = found.alike_interval
     assert (low <= found.alike + 1e-12).all()
     assert (found.alike <= high + 1e-12).all()
     assert np.isnan(distinguishability(small_model("M2"), tokens(2, 9), horizon=2).alike_interval).all()
+
+
+def test_the_interval_is_the_jackknife_done_by_hand():
+    kind = np.array([0, 0, 1, 0, 2, 1, 3])
+    same = kind[:, None] == kind
+    count = len(kind)
+
+    def share(keep):
+        return np.mean([same[i, j] for i in keep for j in keep if i != j])
+
+    whole, memories = share(range(count)), range(count)
+    pseudo = [count * whole - (count - 1) * share([m for m in memories if m != left]) for left in memories]
+    variance = np.var(pseudo, ddof=1) / count + whole * (1 - whole) / (count * (count - 1))
+    width = student.ppf(0.95, count - 1) * np.sqrt(variance) / (whole * (1 - whole))
+    found = alike_interval(same[..., None].astype(int), 0.9)
+    np.testing.assert_allclose(found[:, 1], expit(logit(whole) + np.array([-width, width])))
+
+
+def test_memories_that_all_differ_leave_something_open():
+    found = alike_interval(np.eye(12, dtype=int)[..., None], 0.95)[:, 1]
+    assert found[0] == 0
+    assert 0.1 < found[1] < 0.15  # one of twelve in a class of up to 0.35 of all
+
+
+@pytest.mark.parametrize("law", [[0.7, *[0.05] * 6], [0.25] * 4, [0.95, 0.05], [0.1] * 10])
+def test_the_interval_covers_the_share_of_all_pairs(law):
+    """At least 93 % of 2000 simulations; benchmarks/calibration.py has more laws."""
+    rng, truth = np.random.default_rng(0), float(np.square(law).sum())
+    kinds = rng.choice(len(law), size=(2000, 20), p=law)
+    same = np.moveaxis(kinds[:, :, None] == kinds[:, None], 0, -1).astype(int)
+    low, high = alike_interval(same, 0.95)[:, 1:]
+    assert ((low <= truth) & (truth <= high)).mean() >= 0.93
 
 
 def test_what_it_refuses():

@@ -5,12 +5,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from scipy.stats import entropy
+from scipy.stats import beta, entropy
 
 from solomonic.models import bits_per_token, generate
 from solomonic.probes import innovations, load_dataset, save_dataset, whiteness_tests
 from solomonic.probes.innovations import scores
-from solomonic.probes.reliability import reliability
+from solomonic.probes.reliability import ece_interval, reliability
 
 from .small import small_model, tokens
 
@@ -224,6 +224,44 @@ def test_the_test_of_the_calibration_error_has_its_size():
         p.append(found.ece_p_value)
     assert 0.035 <= np.mean(np.array(p) <= 0.05 + 1e-12) <= 0.065
     assert np.mean(p) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(("power", "least"), [(1.0, 0.95), (1.5, 0.9), (1.1, 0.9)])
+def test_the_interval_of_the_calibration_error_holds_that_of_more_data(power, least):
+    """Of a calibrated model, whose own error is always above the truth, 0, and of overconfident ones."""
+    source, bins, prompts, length, trials = np.random.default_rng(2), 8, 24, 100, 150
+
+    def sums(confidence):
+        correct = source.random(confidence.shape) < confidence**power
+        place = (confidence * bins).astype(int) + bins * np.arange(len(confidence))[:, None]
+        parts = (np.bincount(place.ravel(), v.ravel(), len(confidence) * bins) for v in (confidence * 0 + 1, confidence,
+                 correct.astype(float)))  # fmt: skip
+        return np.stack([part.reshape(-1, bins) for part in parts], 1)
+
+    many = np.linspace(0, 1, 200_001)[1:-1]
+    weight = beta(2, 1.5).pdf(many)
+    gap = np.bincount((many * bins).astype(int), weight * (many**power - many), bins)
+    truth = np.abs(gap).sum() / weight.sum()
+    held, above = 0, 0
+    for _ in range(trials):
+        found = sums(source.beta(2, 1.5, (prompts, length)))
+        low, high = ece_interval(found, confidence=0.95, resamples=200, rng=source)
+        held += low <= truth <= high
+        above += np.abs((found[:, 2] - found[:, 1]).sum(0)).sum() / found[:, 0].sum() > truth
+    assert held / trials >= least
+    if power == 1.0:
+        assert truth < 1e-12
+        assert above == trials
+
+
+def test_the_interval_of_the_calibration_error_at_its_edges():
+    source = np.random.default_rng(0)
+    sure = np.stack([np.full((5, 3), 4.0), np.full((5, 3), 2.0), np.full((5, 3), 2.0)], 1)
+    options = {"confidence": 0.9, "resamples": 99, "rng": source}
+    np.testing.assert_array_equal(ece_interval(sure, **options), [0, 0])  # nothing is wrong, whoever is redrawn
+    np.testing.assert_array_equal(np.isnan(ece_interval(sure[:1], **options)), [True, True])
+    wrong = sure * [[[1.0], [1.0], [0.0]]]
+    np.testing.assert_allclose(ece_interval(wrong, **options), [0.5, 0.5], rtol=1e-6)  # and equally wrong in all
 
 
 @pytest.mark.parametrize(

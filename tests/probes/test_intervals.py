@@ -97,7 +97,7 @@ RUNS: dict[str, Any] = {
         model("M2"), tokens(n, 16), calibration=tokens(2, 16, seed=1), orders=[2, 8]
     ),
     "decay_law": lambda n=PROMPTS: p.decay_law(curve(n), laws=["power", "exponential"], folds=2, resamples=60),
-    "distinguishability": lambda n=PROMPTS: p.distinguishability(model(), tokens(n, 12), horizon=5, **FEW),
+    "distinguishability": lambda n=PROMPTS: p.distinguishability(model(), tokens(n, 12), horizon=5),
     "edit": lambda n=MORE: (
         p.edit(model(), tokens(n, 12), [p.Edit(1, "state", 4, "zero"), p.Edit(2, "window", 6, "zero")], **FEW).effects
     ),

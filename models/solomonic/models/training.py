@@ -36,7 +36,7 @@ _STEP_FOLDER = re.compile(r"step-(\d{8})")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: AdamW or Muon, linear warm-up, cosine to a floor, clipping.
+    """How a model is trained: AdamW or Muon, linear warm-up, a fall to a floor, clipping.
 
     Parameters
     ----------
@@ -46,6 +46,9 @@ class Recipe:
         Sequences a step and their length in tokens.
     lr, floor : float
         Highest learning rate, and the share of it that is left at the end.
+    cooldown : float or None
+        Share of the steps, at the end, in which the rate falls linearly; it stays at its highest before, so that runs
+        of any length begin alike. None falls from the warm-up on, as a cosine.
     betas, weight_decay, clip : tuple of float, float, float
         Of AdamW (decay on matrices alone), and the largest gradient norm.
     matrix_lr : float or None
@@ -70,6 +73,7 @@ class Recipe:
     context: int = 512
     lr: float = 3e-3
     floor: float = 0.02
+    cooldown: float | None = None
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
     clip: float = 1.0
@@ -84,19 +88,24 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        if self.cooldown is not None and not 0 < self.cooldown <= 1:
+            raise ValueError(f"cooldown: expected None or a share of the steps in (0, 1], got {self.cooldown!r}")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype: expected 'float32' or 'bfloat16', got {self.dtype!r}")
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of a ``step``: linear warm-up, then a cosine to ``floor * lr``."""
+        """The learning rate of a ``step``: linear warm-up, then the fall to ``floor * lr``."""
         return self.lr * self.schedule(step)
 
     def schedule(self, step: int) -> float:
         """The share of the highest learning rates that a ``step`` has."""
         if step < self.warmup:
             return (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        if self.cooldown is None:
+            done = (step - self.warmup) / max(1, self.steps - self.warmup)
+            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        left = (self.steps - step) / (self.cooldown * self.steps)
+        return self.floor + (1 - self.floor) * min(1.0, max(0.0, left))
 
 
 @dataclass(frozen=True, eq=False)

@@ -152,6 +152,7 @@ def train(
     dtype: str | None = None,
     seed: int | None = None,
     save_every: int | None = None,
+    keep_all: bool = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on the source of the standard library; the same call goes on where a stopped run was.
@@ -168,6 +169,8 @@ def train(
         Change the recipe.
     save_every
         Steps between checkpoints; 200, or what the recipe of the zoo says.
+    keep_all
+        Keep all of the run's checkpoints, not only the newest.
     """
     changes = {"steps": steps, "batch_size": batch_size, "context": context, "lr": lr, "dtype": dtype, "seed": seed}
     changes = {key: value for key, value in changes.items() if value is not None}
@@ -176,21 +179,28 @@ def train(
         raise ValueError(f"train: expected either the name of a model of the zoo or --config FILE, got {got}")
     if config is not None and steps is None:
         raise ValueError("train: --config needs --steps N, the number of optimizer steps")
+    keep = None if keep_all else 1
     _ready()
     try:
         if name is not None and not changes and save_every is None:
             from solomonic.models import train_zoo
 
-            folder = train_zoo(name, out, progress=not quiet).folder
+            folder = train_zoo(name, out, keep=keep, progress=not quiet).folder
         else:
-            folder = _train(name, config, changes, out, save_every or 200, quiet)
+            folder = _train(name, config, changes, out, save_every or 200, keep, quiet)
     except KeyboardInterrupt:
         raise Stopped(f"the last checkpoint is kept in {out}; the same command goes on from there") from None
     print(folder)
 
 
 def _train(
-    name: str | None, config: Path | None, changes: dict[str, Any], out: Path, save_every: int, quiet: bool
+    name: str | None,
+    config: Path | None,
+    changes: dict[str, Any],
+    out: Path,
+    save_every: int,
+    keep: int | None,
+    quiet: bool,
 ) -> Path:
     """Train by a changed recipe of the zoo or by a configuration, and write a card."""
     from solomonic.models import HybridConfig, Recipe, bits_per_token, score, stdlib_corpus, zoo_recipe
@@ -217,6 +227,7 @@ def _train(
         out,
         recipe,
         save_every=save_every,
+        keep=keep,
         validate=lambda model: float(bits_per_token(model, rows).mean()),
         note={"corpus": corpus.info},
         progress=not quiet,

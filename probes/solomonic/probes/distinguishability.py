@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from scipy.special import expit, logit
+from scipy.stats import t as student
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from solomonic.models import AdaptedLM, HybridLM, Memory
 
-from .inputs import as_count, as_ids, as_layers, as_level, as_model, as_rng
+from .inputs import as_count, as_ids, as_layers, as_level, as_model
 from .labelled import provenance, units
+from .over_prompts import share_interval
 
 __all__ = ["distinguishability"]
 
@@ -22,7 +25,7 @@ _UNITS = {
     "token": ("token said with this memory", "1"),
     "agreeing": ("tokens said before the first that differs", "token"),
     "alike": ("share of the pairs of memories that have said the same so far", "1"),
-    "alike_interval": ("confidence interval of alike, memories redrawn", "1"),
+    "alike_interval": ("confidence interval of alike, over memories", "1"),
     "classes": ("groups of memories that have said the same so far", "1"),
     "after": ("tokens said", "token"),
 }
@@ -37,8 +40,6 @@ def distinguishability(
     horizon: int = 32,
     future: str = "greedy",
     confidence: float = 0.95,
-    resamples: int = 500,
-    rng: int | np.random.Generator | None = 0,
     progress: bool = False,
 ) -> xr.Dataset:
     r"""The distinguishability curve: which share of the pairs of memories still says the same after so many tokens.
@@ -68,10 +69,6 @@ def distinguishability(
         (teacher forcing), and only the tokens that they would say are compared.
     confidence : float, default 0.95
         Nominal coverage of the interval.
-    resamples : int, default 500
-        Resamples of the memories for the interval.
-    rng : int, numpy.random.Generator or None
-        Source of the resamples.
     progress : bool, default False
         Whether to show a progress bar.
 
@@ -94,13 +91,14 @@ def distinguishability(
     Notes
     -----
     Two memories that are never told apart are indistinguishable for this horizon: in a B'MOJO-F layer states are, for
-    the first W tokens, since they are not read until then. Resampled memories that are drawn twice are not compared
-    with themselves. Each memory costs ``horizon`` tokens.
+    the first W tokens, since they are not read until then. The interval is that of the jackknife over memories on the
+    scale of the logit, since pairs share memories; how often it covers stands in *Intervals, tests and how many
+    prompts*. Each memory costs ``horizon`` tokens.
 
     References
     ----------
     Liu, Soatto et al., "Observability of latent states in generative AI models" (arXiv:2405.14061): indistinguishable
-    trajectories.
+    trajectories; Arvesen, "Jackknifing U-statistics", Ann. Math. Stat. 40 (1969), for the interval.
 
     Examples
     --------
@@ -118,11 +116,10 @@ def distinguishability(
     texts = as_ids(ids, model, least=2)
     if len(texts) < 2:
         raise ValueError("ids: expected at least two texts [K, T] whose memories are compared, got one")
-    horizon, resamples = as_count(horizon, "horizon"), as_count(resamples, "resamples")
+    horizon = as_count(horizon, "horizon")
     confidence = as_level(confidence, "confidence")
     if future not in ("greedy", "text"):
         raise ValueError(f"future: expected 'greedy' or 'text', got {future!r}")
-    generator, seed = as_rng(rng)
     with torch.no_grad():
         memory = model(texts[:, :-1]).memory
         what = "all of the memory"
@@ -137,7 +134,7 @@ def distinguishability(
     classes = [1, *(len({tuple(row[:k]) for row in tokens.tolist()}) for k in range(1, horizon + 1))]
     data = {
         "alike": ("after", alike),
-        "alike_interval": (("bound", "after"), _interval(so_far, confidence, resamples, generator)),
+        "alike_interval": (("bound", "after"), alike_interval(so_far, confidence)),
         "classes": ("after", classes),
         "agreeing": (("memory", "other"), so_far.sum(-1)),
         "token": (("memory", "time"), tokens),
@@ -151,7 +148,7 @@ def distinguishability(
     }
     arguments = {"ids": texts, "parts": parts, "layers": layers, "horizon": horizon, "future": future}
     attrs = {
-        **provenance("distinguishability", model=model, arguments=arguments, seed=seed),
+        **provenance("distinguishability", model=model, arguments=arguments),
         "future": future,
         "what": what,
         "confidence": confidence,
@@ -187,17 +184,32 @@ def _said(
     return torch.cat(said, 1).cpu().numpy()
 
 
-def _interval(so_far: np.ndarray, confidence: float, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """Percentile bounds [2, horizon + 1] of the share, memories redrawn; NaN where only two are there."""
+def alike_interval(so_far: np.ndarray, confidence: float) -> np.ndarray:
+    r"""Bounds [2, horizon + 1] of the share of alike pairs of other memories; NaN where only two are there.
+
+    .. math:: \operatorname{logit} D \pm t_{K-1}\, \frac{\sigma}{D (1 - D)}, \qquad
+              \sigma^2 = \frac{\operatorname{var}_i J_i}{K} + \frac{D (1 - D)}{K (K - 1)}
+
+    with :math:`J_i` the jackknife's pseudo-values over memories; the last term is for pairs that are alike as often for
+    each memory, where the first is too small. Where all pairs, or none, are alike, the bound is the share of pairs of a
+    class whose share of the memories the score test does not reject, of which all, or one, of K were seen.
+    """
     count = len(so_far)
     if count < 3:
         return np.full((2, so_far.shape[-1] + 1), np.nan)
-    drawn = np.empty((resamples, so_far.shape[-1]))
-    for row in range(resamples):
-        pick = generator.integers(count, size=count)
-        weight = np.bincount(pick, minlength=count).astype(float)
-        pairs = np.outer(weight, weight) * ~np.eye(count, dtype=bool)
-        total = pairs.sum()
-        drawn[row] = np.einsum("ij,ijt->t", pairs, so_far) / total if total else np.nan
-    bounds = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    pairs = count * (count - 1)
+    by_memory = so_far.sum(1) - 1.0  # [memory, time]
+    total = by_memory.sum(0)
+    share = total / pairs
+    left_out = (total - 2 * by_memory) / ((count - 1) * (count - 2))
+    pseudo = count * share - (count - 1) * left_out
+    spread = share * (1 - share)
+    error = np.sqrt(pseudo.var(0, ddof=1) / count + spread / pairs)
+    reach = student.ppf((1 + confidence) / 2, count - 1) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        width = reach / spread
+        bounds = expit(logit(share) + np.stack([-width, width]))
+    limits = share_interval(np.arange(count)[:, None] < [count, 1], confidence)
+    bounds[:, total == pairs] = [[limits[0, 0] ** 2], [1.0]]
+    bounds[:, total == 0] = [[0.0], [limits[1, 1] ** 2]]
     return np.concatenate([np.ones((2, 1)), bounds], 1)

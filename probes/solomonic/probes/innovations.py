@@ -48,7 +48,7 @@ _UNITS = {
     "accuracy": ("share of the top predictions that came", "1"),
     "accuracy_interval": ("confidence interval of accuracy, prompts redrawn", "1"),
     "ece": ("expected calibration error of the top prediction", "1"),
-    "ece_interval": ("confidence interval of ece, prompts redrawn", "1"),
+    "ece_interval": ("confidence interval of the ece that more data would have", "1"),
     "ece_calibrated": ("mean ece of a calibrated model with these confidences", "1"),
     "ece_p_value": ("share of calibrated models with an ece as large", "1"),
     "time": ("position of the token that is predicted", "token"),
@@ -161,10 +161,10 @@ def innovations(
     in the limit. Errors of different prompts may differ in mean: that is correlation, too, in ``p_value`` and not in
     ``p_value_prompt``, which centres each prompt.
 
-    ``ece`` is biased away from 0, and so is its interval: compare it with ``ece_calibrated``, and take
-    ``ece_p_value`` for a test. The law of the ECE of a calibrated model is drawn with hits that are independent
-    given the confidences. Costs one run of each prompt, ``resamples`` draws a prediction and O(resamples T lags)
-    for each test and prompt.
+    ``ece`` is biased away from 0: compare it with ``ece_calibrated``, and take ``ece_p_value`` for a test. Its interval
+    is of the error that more data would have, and mostly below ``ece`` where that is small. The law of the ECE of a
+    calibrated model is drawn with hits that are independent given the confidences. Costs one run of each prompt,
+    ``resamples`` draws a prediction and O(resamples T lags) for each test and prompt.
 
     References
     ----------

@@ -145,8 +145,9 @@ def interchange_subspace(
     -----
     An effect of a learned subspace is no evidence by itself: optimization finds directions that flip answers in
     networks with random weights too, the more of them the more directions it may use. Look at ``selectivity``, and at
-    whether ``whole part`` flips the answer at all. A part that is changed without the others makes a memory that no
-    text leads to. Costs ``steps`` passes forward and back over what follows ``time``, twice.
+    whether ``whole part`` flips the answer at all. Intervals and ``p`` are over pairs, for the subspace, the control
+    and the one random model at hand: another seed draws others. A part that is changed without the others makes a
+    memory that no text leads to. Costs ``steps`` passes forward and back over what follows ``time``, twice.
 
     References
     ----------

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from .ratios import ratio_interval
-from .statistics import bootstrap_interval
 
 #: Numbers that one step may hold at once.
 _HELD = 1 << 22
@@ -30,7 +31,7 @@ class Reliability:
     ece : float
         Expected calibration error: the mean of abs(accuracy - confidence) over bins, weighted by ``count``.
     ece_interval : ndarray [2]
-        Prompts redrawn; it inherits the bias of ``ece`` away from 0.
+        Errors of which ``ece`` is a likely value, see :func:`ece_interval`; 0 is in it where a calibrated model is.
     ece_calibrated : float
         The mean of ``ece`` for a calibrated model with these confidences.
     ece_p_value : float
@@ -81,7 +82,7 @@ def reliability(
         index = flat + bins * np.arange(rows)[:, None]
         by_bin = np.bincount(index.ravel(), gap.ravel(), rows * bins).reshape(rows, bins)
         drawn[start : start + rows] = np.abs(by_bin).sum(1) / flat.size
-    ece = float(_ece(sums, 0))
+    ece = float(np.abs(hits - summed).sum() / count.sum())
     return Reliability(
         edges,
         count,
@@ -89,13 +90,47 @@ def reliability(
         accuracy,
         ratio_interval(sums[:, 2], sums[:, 0], confidence=level, within=(0, 1)),
         ece,
-        bootstrap_interval(sums, _ece, **options) if len(sums) > 1 else np.full(2, np.nan),
+        ece_interval(sums, **options),
         float(drawn.mean()),
         float((1 + (drawn >= ece * (1 - 1e-10)).sum()) / (1 + resamples)),
     )
 
 
-def _ece(sums: np.ndarray, axis: int) -> np.ndarray:
-    """Expected calibration error from (count, confidence, correct) summed over prompts, [..., prompts, 3, bins]."""
-    count, summed, hits = np.moveaxis(sums.sum(axis), -2, 0)
-    return np.abs(hits - summed).sum(-1) / count.sum(-1)
+def ece_interval(
+    sums: np.ndarray, *, confidence: float, resamples: int, rng: np.random.Generator, steps: int = 30
+) -> np.ndarray:
+    r"""Interval [2] of the calibration error of more data, from (count, confidence, correct) summed [prompts, 3, bins].
+
+    .. math:: \{e : q_{\alpha/2}(e) \le \mathrm{ECE} \le q_{1-\alpha/2}(e)\}, \qquad
+              q(e) \text{ the quantiles of } \sum_b \bigl|e\, \hat m_b / \mathrm{ECE} + \varepsilon_b\bigr|
+
+    with :math:`\hat m_b` the mean gap of a bin over all predictions and :math:`\varepsilon` its error, prompts redrawn.
+    Gaps add up without their signs, so that noise alone gives an error above 0; resampling the error itself adds the
+    noise a second time, and its interval hardly ever holds a calibrated model's 0.
+    """
+    prompts = len(sums)
+    if prompts < 2:
+        return np.full(2, np.nan)
+    count, gap = sums[:, 0].sum(1), sums[:, 2] - sums[:, 1]
+    mean = gap.sum(0) / count.sum()
+    ece = np.abs(mean).sum()
+    weight = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
+    # As of means: the bootstrap's spread is too small by n / (n - 1), its tails are those of the normal law.
+    tail = (1 + confidence) / 2
+    wider = np.sqrt(prompts / (prompts - 1)) * student.ppf(tail, prompts - 1) / norm.ppf(tail)
+    noise = wider * ((weight @ gap) / (weight @ count)[:, None] - mean)
+    direction = mean / ece if ece > 0 else np.zeros_like(mean)
+
+    def quantile(error: float, share: float) -> float:
+        return float(np.quantile(np.abs(error * direction + noise).sum(1), share))
+
+    bounds = []
+    for share in (tail, 1 - tail):  # the error from which on the quantile reaches what was seen
+        low, high = 0.0, float(ece + np.abs(noise).sum(1).max())
+        if quantile(low, share) >= ece:
+            high = low
+        for _ in range(steps if high > low else 0):
+            middle = (low + high) / 2
+            low, high = (low, middle) if quantile(middle, share) >= ece else (middle, high)
+        bounds.append(high)
+    return np.array(bounds)

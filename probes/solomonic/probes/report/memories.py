@@ -80,7 +80,7 @@ def measure_memories(
             data["fading_by_memory_ahead"] = fading_by_memory(model, ids[:SPLIT], lags=far, ahead=ahead, rng=rng)
     step(STEPS[2])
     if len(ids) > 1:
-        data["distinguishability"] = distinguishability(model, ids[:APART], horizon=AHEAD, rng=rng)
+        data["distinguishability"] = distinguishability(model, ids[:APART], horizon=AHEAD)
     if states:
         data |= _of_states(model, ids, states, rng)
     step(STEPS[3])
@@ -120,7 +120,7 @@ def _of_states(model: HybridLM, ids: Tensor, states: list[int], rng: int) -> dic
         model, ids[0], layer, horizon=ahead, span=span, directions=3, scales=(1e-2, 0.1, 1.0), rng=rng
     )
     if len(ids) > 1:
-        data["distinguishability_state"] = distinguishability(model, ids[:APART], parts="state", horizon=ahead, rng=rng)
+        data["distinguishability_state"] = distinguishability(model, ids[:APART], parts="state", horizon=ahead)
         with torch.no_grad():
             other = model(ids[1:2]).memory.get(layer, "state")
             own = model(ids[:1]).memory.get(layer, "state")
