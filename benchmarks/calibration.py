@@ -70,6 +70,10 @@ LAWS: dict[str, tuple[Callable[[np.random.Generator, tuple[int, ...]], np.ndarra
 }
 
 
+#: Natural ranges, where there are two ends.
+RANGES = {"-1, 0, 1: 5, 80, 15 %": (-1.0, 1.0), "beta 1/2, 1/2": (0.0, 1.0)}
+
+
 def blocks(total: int) -> Iterator[tuple[int, int]]:
     """(seed, size) of blocks; the simulations of one share their resamples, not their data."""
     for seed, start in enumerate(range(0, total, BLOCK)):
@@ -95,6 +99,8 @@ def of_means(seed: int, size: int, law: str, n: int) -> dict[str, np.ndarray]:
     found = {"Student": np.stack([values.mean(0) - half, values.mean(0) + half])}
     for method in ("percentile", "bca", "studentized"):
         found[method] = bootstrap_interval(values, method=method, rng=rng)
+    if law in RANGES:
+        found["within"] = bootstrap_interval(values, within=RANGES[law], rng=rng)
     out = {name: covered(bounds, mean) for name, bounds in found.items()}
     return out | {"infinite": np.asarray(~np.isfinite(found["studentized"]).all(0))}
 

@@ -170,7 +170,6 @@ WITHOUT = {
     "belief_states": {
         "above_random_p_value": "a p-value",
         "dimension": "a size",
-        "r2_token": "one number for all layers, to hold the intervals against",
     },
     "bend": {"lags": "a count"},
     "compression": {

@@ -107,6 +107,11 @@ def test_natural_ranges():
     assert (bootstrap_interval(-x, within=(-np.inf, 0), rng=0)[1] <= 0).all()
     assert np.isnan(bootstrap_interval(np.full((4, 2), np.nan), rng=0)).all()
     assert bootstrap_interval(np.empty((4, 0)), rng=0).shape == (2, 0)
+    same = np.full((12, 2), [0.0, 0.5])  # nothing was seen of what may lie at the ends, once in four times at most
+    seldom = 1.959964**2 / (12 + 1.959964**2)
+    found = bootstrap_interval(same, within=(-1, 1), rng=0)
+    np.testing.assert_allclose(found, [[-seldom, 0.5 - 1.5 * seldom], [seldom, 0.5 + 0.5 * seldom]], rtol=1e-6)
+    np.testing.assert_array_equal(bootstrap_interval(same, rng=0), [[0, 0.5]] * 2)
     with pytest.raises(ValueError, match="within: expected a lower"):
         bootstrap_interval(x, within=(1, 0))
     with pytest.raises(ValueError, match="values: expected numbers within"):

@@ -33,6 +33,7 @@ _RECIPE = Recipe(steps=12_000, batch_size=2, context=512, lr=3e-3, matrix_lr=0.0
 #: Of ``bmojo``, whose steps take twice as long: fewer of them, and a cosine.
 _STORING_RECIPE = dataclasses.replace(_RECIPE, steps=5_000, matrix_lr=0.01, cooldown=None)
 _WOVEN = 0.08
+_SAVE_EVERY = 250
 
 
 def zoo_recipe(name: str) -> tuple[HybridConfig, Recipe]:
@@ -120,7 +121,7 @@ def train_zoo(name: str, out_dir: str | Path, *, keep: int | None = 1, progress:
 
     batches = corpus.batches(recipe.batch_size, recipe.context, seed=recipe.seed)
     note = {"name": name, "corpus": corpus.info}
-    run = train(config, batches, out_dir, recipe, save_every=750, keep=keep, validate=validate, note=note,
+    run = train(config, batches, out_dir, recipe, save_every=_SAVE_EVERY, keep=keep, validate=validate, note=note,
                 progress=progress)  # fmt: skip
     write_json(Path(out_dir) / "card.json", card(name, run, recipe, corpus.info, score(run.model, corpus)))
     return run

@@ -29,6 +29,7 @@ _UNITS = {
     "above_random_interval": ("confidence interval of above_random over prompts", "1"),
     "above_random_p_value": ("p-value of equal errors of the model and of random weights, prompt by prompt", "1"),
     "r2_token": ("r2 of a read-out of the last token alone", "1"),
+    "r2_token_interval": ("confidence interval of r2_token over prompts", "1"),
     "dimension": ("numbers of the source", "1"),
 }
 
@@ -91,7 +92,7 @@ def belief_states(
         - ``r2`` (layer, source, control), with its interval: of the "model", of "random weights", and of the model
           against "shuffled beliefs", those of another prompt at the same place.
         - ``above_random`` (layer, source) with its interval and p-value; take :func:`discoveries` over all of them.
-        - ``r2_token``: what the last token alone tells. ``dimension`` (layer, source).
+        - ``r2_token``, with its interval: what the last token alone tells. ``dimension`` (layer, source).
 
         Attributes: provenance, and ``left_out``, parts that grow with the text.
 
@@ -164,6 +165,7 @@ def belief_states(
         if (layer, part) in random:
             sums[(..., *at, 1)] = read(random[layer, part], true)
     last = np.eye(model.config.vocab_size)[texts[:, times].numpy()]
+    alone = read(last, true)
     of_gain = gained_interval(sums[..., 1], sums[..., 0], confidence)
     gap = sums[:, 0, ..., 1] - sums[:, 0, ..., 0]
     p_value = np.full(gap.shape[1:], np.nan)
@@ -177,7 +179,8 @@ def belief_states(
         "above_random": (per_source, _above(sums, 0)),
         "above_random_interval": (("bound", *per_source), of_gain),
         "above_random_p_value": (per_source, p_value),
-        "r2_token": float(explained(read(last, true), 0)),
+        "r2_token": float(explained(alone, 0)),
+        "r2_token_interval": ("bound", explained_interval(alone, confidence)),
         "dimension": (per_source, dimension),
     }
     coords = {"layer": list(chosen), "source": names, "control": list(_CONTROLS), "bound": ["lower", "upper"]}

@@ -72,7 +72,8 @@ def bootstrap_interval(
     within : (float, float), optional
         Range that every sample lies in by its nature, and so do the bounds: (0, 1) for shares, (0, inf) for
         divergences. Samples that are all at one of two finite ends, such as 0 and 1, are counts of a binomial: their
-        mean has the interval of the score test, which has some width for all 0 or all 1 too. Bools are.
+        mean has the interval of the score test, which has some width for all 0 or all 1 too. Bools are. Samples of one
+        value between two finite ends have one too: others may be at the ends as seldom as that test does not exclude.
     rng : int, numpy.random.Generator or None
         Source of the resamples.
 
@@ -201,6 +202,11 @@ def _studentized(values: np.ndarray, index: np.ndarray, confidence: float, withi
     if np.isfinite(within).all():
         sure = ((values == low) | (values == high)).all(0)
         score = _wilson(np.where(sure, (estimate - low) / (high - low), 0.0), n, confidence)
+        # Samples of one value between the ends: how often there is another, and that it may be an end.
+        seldom = float(_wilson(np.zeros(()), n, confidence)[1])
+        bounds = [
+            np.where(least == most, least + seldom * (end - least), b) for b, end in zip(bounds, within, strict=True)
+        ]
         bounds = [np.where(sure, low + s * (high - low), b) for b, s in zip(bounds, score, strict=True)]
     return np.stack(bounds)
 
