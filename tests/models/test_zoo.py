@@ -18,6 +18,7 @@ def test_the_byte_models_fit_their_recipes_and_their_cards():
         if "recipe" in card:
             assert {
                 "matrix_lr": None,
+                "cooldown": None,
                 **card["recipe"],
                 "betas": tuple(card["recipe"]["betas"]),
                 "seed": card["seed"],
