@@ -90,7 +90,8 @@ def zoo() -> None:
         rho, (low, high) = found.autocorrelation.values, found.excess_mean_interval.values
         alone = (found.p_value_prompt.sel(test="redraw") <= 0.05).mean()
         spread = f"{found.excess_mean:.3f} ({low:.3f} to {high:.3f})"
-        ece = f"{found.ece:.3f} (p {found.ece_p_value:.2f}) | {found.ece_calibrated:.3f}"
+        least, most = found.ece_interval.values
+        ece = f"{found.ece:.3f} ({least:.3f} to {most:.3f}) | {found.ece_p_value:.2f} | {found.ece_calibrated:.3f}"
         p = f"{found.p_value.sel(test='redraw'):.3f} | {alone:.2f}"
         correlation = ", ".join(f"{rho[k - 1]:.3f}" for k in (1, 2, 5))
         print(f"| `{name}` | {found.surprise.mean():.2f} | {correlation} | {p} | {spread} | {ece} |", flush=True)

@@ -78,7 +78,8 @@ def linear_probe(
     folds : int, default 5
         Parts of the prompts.
     shuffles : int, default 10
-        How often labels are shuffled; the control's score is the mean. From 99 on the p-value is a rank.
+        How often labels are shuffled; the control's score is the mean. From 99 on the p-value is a rank: then take 40
+        or more for every unit.
     level : float, default 0.05
         Largest expected share of false ones among the discoveries.
     confidence : float, default 0.95

@@ -102,11 +102,13 @@ def ece_interval(
     r"""Interval [2] of the calibration error of more data, from (count, confidence, correct) summed [prompts, 3, bins].
 
     .. math:: \{e : q_{\alpha/2}(e) \le \mathrm{ECE} \le q_{1-\alpha/2}(e)\}, \qquad
-              q(e) \text{ the quantiles of } \sum_b \bigl|e\, \hat m_b / \mathrm{ECE} + \varepsilon_b\bigr|
+              q(e) \text{ the quantiles of } \sum_b \bigl|e\, d_b + \varepsilon_b\bigr|
 
-    with :math:`\hat m_b` the mean gap of a bin over all predictions and :math:`\varepsilon` its error, prompts redrawn.
-    Gaps add up without their signs, so that noise alone gives an error above 0; resampling the error itself adds the
-    noise a second time, and its interval hardly ever holds a calibrated model's 0.
+    with :math:`\varepsilon` the error of the mean gaps of the bins, prompts redrawn, and d the share of the error that
+    lies in each bin: that of the gaps that were seen, or of these shrunken towards 0 by their errors (James and Stein),
+    as where most bins are right; the interval holds both. Gaps add up without their signs, so that noise alone gives
+    an error above 0; resampling the error itself adds the noise a second time, and its interval hardly ever holds a
+    calibrated model's 0.
     """
     prompts = len(sums)
     if prompts < 2:
@@ -119,18 +121,24 @@ def ece_interval(
     tail = (1 + confidence) / 2
     wider = np.sqrt(prompts / (prompts - 1)) * student.ppf(tail, prompts - 1) / norm.ppf(tail)
     noise = wider * ((weight @ gap) / (weight @ count)[:, None] - mean)
-    direction = mean / ece if ece > 0 else np.zeros_like(mean)
+    shrunken = mean * np.maximum(0.0, 1 - noise.var(0) / np.where(mean == 0, 1.0, mean**2))
 
-    def quantile(error: float, share: float) -> float:
-        return float(np.quantile(np.abs(error * direction + noise).sum(1), share))
+    def reaching(direction: np.ndarray, share: float) -> float:
+        """The error from which on this quantile reaches what was seen."""
 
-    bounds = []
-    for share in (tail, 1 - tail):  # the error from which on the quantile reaches what was seen
+        def quantile(error: float) -> float:
+            return float(np.quantile(np.abs(error * direction + noise).sum(1), share))
+
         low, high = 0.0, float(ece + np.abs(noise).sum(1).max())
-        if quantile(low, share) >= ece:
-            high = low
-        for _ in range(steps if high > low else 0):
+        if quantile(low) >= ece:
+            return low
+        for _ in range(steps):
             middle = (low + high) / 2
-            low, high = (low, middle) if quantile(middle, share) >= ece else (middle, high)
-        bounds.append(high)
-    return np.array(bounds)
+            low, high = (low, middle) if quantile(middle) >= ece else (middle, high)
+        return high
+
+    directions = [d / np.abs(d).sum() for d in (mean, shrunken) if d.any()]
+    if not directions:  # right in every bin, to the last prediction
+        return np.array([0.0, np.quantile(np.abs(noise).sum(1), confidence)])
+    bounds = np.array([[reaching(d, tail), reaching(d, 1 - tail)] for d in directions])
+    return np.array([bounds[:, 0].min(), bounds[:, 1].max()])
