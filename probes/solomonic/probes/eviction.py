@@ -210,7 +210,7 @@ def eviction(
         "confidence": confidence,
     }
     result = xr.Dataset(data, coords, attrs)
-    return units(result.assign(_summary(result, confidence, resamples, generator)), _UNITS)
+    return units(result.assign(_summary(result, by, confidence, resamples, generator)), _UNITS)
 
 
 def _eidetic_layers(
@@ -365,7 +365,7 @@ def _stacked(tables: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
 
 
 def _summary(
-    result: xr.Dataset, confidence: float, resamples: int, random: np.random.Generator
+    result: xr.Dataset, by: str, confidence: float, resamples: int, random: np.random.Generator
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Correlations, differences and shares, with intervals over prompts."""
     score, effect, stored = (result[name].to_numpy() for name in ("score", "effect", "stored"))
@@ -389,6 +389,7 @@ def _summary(
     p = [paired_test(row[np.isfinite(row)], resamples=resamples, rng=random) if np.isfinite(row).any() else np.nan
          for row in here - there]  # fmt: skip
     out["p"] = (("layer",), np.array(p))
+    options["within"] = (0.0 if by == "kl" else -np.inf, np.inf)
     for name, values in (("stored_effect_mean", here), ("other_effect_mean", there)):
         mean, interval = _over_prompts(values, options)
         out[name], out[f"{name}_interval"] = (("layer",), mean), (("bound", "layer"), interval)
