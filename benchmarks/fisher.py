@@ -33,8 +33,7 @@ def kinds(ids: torch.Tensor) -> None:
     means = {}
     for name in MODELS:
         found = fisher_information(load(name), ids, samples=4, rng=0)
-        total = (found.fisher_mean * found.parameters).groupby("kind").sum()
-        means[name] = total / found.parameters.groupby("kind").sum()
+        means[name] = found.fisher_mean.groupby("kind").sum() / found["size"].groupby("kind").sum()
     print(f"{'kind':<10}" + "".join(f"{name:>14}" for name in MODELS))
     for kind in KINDS:
         cells = [f"{float(m.sel(kind=kind)):14.1e}" if kind in m.kind else f"{'':14}" for m in means.values()]
@@ -56,9 +55,11 @@ def path(ids: torch.Tensor, run: Path) -> None:
 def main() -> None:
     """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description="Information in the weights: the tables of its page.")
-    parser.add_argument("parts", nargs="*", choices=["kinds", "path", []], default=[])
+    parser.add_argument("parts", nargs="*", metavar="PART", help="kinds, path")
     parser.add_argument("--run", type=Path, default=Path("runs/fading"))
     given = parser.parse_args()
+    if unknown := set(given.parts) - {"kinds", "path"}:
+        parser.error(f"PART: expected kinds or path, got {unknown.pop()}")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     ids = texts()

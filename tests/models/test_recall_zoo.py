@@ -46,7 +46,9 @@ def test_cards_say_what_was_trained(shipped):
     model, card = shipped
     config, recipe = zoo_recipe(card["name"])
     assert config == model.config
-    assert {**card["recipe"], "betas": tuple(card["recipe"]["betas"]), "seed": card["seed"]} == vars(recipe)
+    assert {"cooldown": None, **card["recipe"], "betas": tuple(card["recipe"]["betas"]), "seed": card["seed"]} == vars(
+        recipe
+    )
     assert card["parameters"] == sum(p.numel() for p in model.parameters())
     assert card["memory_nbytes"] == model(recall_rows(1).ids).memory.nbytes
     assert (zoo()[card["name"]] / "model.safetensors").stat().st_size < 600_000

@@ -6,6 +6,8 @@ import torch
 
 from solomonic.models import HybridConfig, HybridLM
 
+#: In the place of every figure of a report, where its numbers are what counts.
+BLANK = '<svg viewBox="0 0 9 9"></svg>'
 PATTERNS = ["M2", "SWA-SWA", "*-M2", "BMF-M2-SWA-*"]
 
 

@@ -15,10 +15,10 @@ import xarray as xr
 
 from solomonic.models import HybridConfig, HybridLM, save
 from solomonic.probes import report
-from solomonic.probes.report import error_readings, readings, say
+from solomonic.probes.report import error_readings, readings, say, svg
 from solomonic.probes.report.svg import inline, standalone
 
-from .small import small_model, tokens
+from .small import BLANK, small_model, tokens
 
 run = importlib.import_module("solomonic.probes.report.run")
 subjects = importlib.import_module("solomonic.probes.report.subjects")
@@ -74,7 +74,7 @@ def models() -> dict[str, HybridLM]:
 @pytest.fixture(scope="module")
 def out(models, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "out"
-    page = report(models, folder, text=tokens(8, 40), progress=False)
+    page = report(models, folder, text=tokens(8, 40), jobs=1, progress=False)
     assert page == folder / "index.html"
     return folder
 
@@ -309,12 +309,12 @@ def test_one_model_from_a_folder_with_a_hostile_name_and_a_broken_card(tmp_path)
                                        "memory-card.json", "summary.json"]  # fmt: skip
 
 
-def test_a_list_of_models_gets_names_of_its_own(tmp_path):
-    written = report(
-        [small_model("M2"), small_model("M2", rng=1)], tmp_path, text=tokens(3, 24), memories=False, progress=False
-    )
+def test_a_list_of_models_gets_names_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(svg, "_render", lambda *given: BLANK)
+    options = {"text": tokens(3, 24), "memories": False, "jobs": 1, "progress": False}
+    written = report([small_model("M2"), small_model("M2", rng=1)], tmp_path, **options)
     assert list(json.loads((written.parent / "summary.json").read_text())["models"]) == ["M2", "M2 2"]
-    named = report(small_model("M2"), tmp_path, name="mine", text=tokens(3, 24), memories=False, progress=False)
+    named = report(small_model("M2"), tmp_path, name="mine", **options)
     assert list(json.loads((named.parent / "summary.json").read_text())["models"]) == ["mine"]
 
 

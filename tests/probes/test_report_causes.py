@@ -10,9 +10,9 @@ import xarray as xr
 
 from solomonic.probes import NothingToMeasure, bootstrap_interval, fisher_information, paired_test, report
 from solomonic.probes.divergence import kl_bits
-from solomonic.probes.report import cause_readings, causes, errors, stored, weight_readings
+from solomonic.probes.report import cause_readings, causes, errors, stored, svg, weight_readings
 
-from .small import small_model, tokens
+from .small import BLANK, small_model, tokens
 
 
 def squeezed(text: str) -> str:
@@ -192,7 +192,8 @@ def test_stored_tokens_say_how_long_a_window_must_be(monkeypatch):
         stored.measure_stored(model, tokens(2, 24), rng=0)
 
 
-def test_numbers_do_not_depend_on_the_number_of_processes(tmp_path):
+def test_numbers_do_not_depend_on_the_number_of_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(svg, "_render", lambda *given: BLANK)
     given = {"a": small_model("M2"), "b": small_model("SWA")}
     pages = [
         report(given, tmp_path / str(jobs), text=tokens(2, 8), memories=False, jobs=jobs, progress=False)
