@@ -66,7 +66,10 @@ def main() -> None:
     if not given.parts or "kinds" in given.parts:
         kinds(ids)
     if not given.parts or "path" in given.parts:
-        path(ids, given.run)
+        if given.run.is_dir():
+            path(ids, given.run)
+        else:
+            print(f"no run in {given.run}; solomonic train fading --keep-all --out {given.run} makes one")
 
 
 if __name__ == "__main__":
