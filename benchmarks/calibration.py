@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -118,12 +118,17 @@ def shares_of(rows: list[dict[str, np.ndarray]]) -> str:
     return "  ".join(f"{name} {100 * np.concatenate([row[name] for row in rows]).mean():.1f}" for name in rows[0])
 
 
+@cache
+def middle_of(law: str) -> float:
+    """The median of a law, to a thousandth of its spread."""
+    return float(np.median(LAWS[law][0](np.random.default_rng(0), (4_000_001,))))
+
+
 def of_medians(seed: int, size: int, law: str, n: int) -> dict[str, np.ndarray]:
     """Coverage of medians."""
     rng = np.random.default_rng([seed, n, 6])
-    middle = np.median(LAWS[law][0](np.random.default_rng(0), (4_000_001,)))
     values = LAWS[law][0](rng, (n, size))
-    return {"percentile": covered(bootstrap_interval(values, "median", rng=rng), middle)}
+    return {"percentile": covered(bootstrap_interval(values, "median", rng=rng), middle_of(law))}
 
 
 def medians(total: int, jobs: int) -> None:
@@ -133,11 +138,11 @@ def medians(total: int, jobs: int) -> None:
             print(f"{law:24}{n:4}  ", shares_of(gathered(of_medians, total, jobs, law, n)), flush=True)
 
 
-#: Shares of the classes that memories fall into.
+#: Sizes of the classes that memories fall into, up to a factor.
 CLASSES = {
     "two of 1/2": [0.5, 0.5],
     "four of 1/4": [0.25] * 4,
-    "twelve, as 1/k": [1 / k / 3.1032 for k in range(1, 13)],
+    "twelve, as 1/k": [1 / k for k in range(1, 13)],
     "one of 0.7": [0.7, *[0.05] * 6],
     "0.95, 0.05": [0.95, 0.05],
     "forty of 1/40": [1 / 40] * 40,
@@ -183,8 +188,8 @@ def of_calibration(seed: int, size: int, law: str, length: int, n: int) -> dict[
         place = (np.minimum(confidence * BINS, BINS - 1).astype(int) + BINS * np.arange(n)[:, None]).ravel()
         sums = np.stack([np.bincount(place, w.ravel(), n * BINS).reshape(n, BINS) for w in (hit * 0.0 + 1, confidence,
                          hit * 1.0)], 1)  # fmt: skip
-        weight = rng.multinomial(n, np.full(n, 1 / n), size=499)
-        gaps = weight @ (sums[:, 2] - sums[:, 1]) / (weight @ sums[:, 0].sum(1))[:, None]
+        times = rng.multinomial(n, np.full(n, 1 / n), size=499)
+        gaps = times @ (sums[:, 2] - sums[:, 1]) / (times @ sums[:, 0].sum(1))[:, None]
         out["redrawn"].append(bool(covered(np.quantile(np.abs(gaps).sum(1), [0.025, 0.975]), truth)))
         bounds = ece_interval(sums, confidence=0.95, resamples=499, rng=rng)
         out["ece_interval"].append(bool(covered(bounds, truth)))
