@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solomonic.kernels.ssd.cpu import Layout, decays, narrow, scanned, segments
+from solomonic.kernels.ssd.cpu import scanned
+from solomonic.kernels.ssd.layout import Layout, decays, narrow, segments
 from solomonic.kernels.ssd.pieces import Edits
 
 __all__ = ["ssd_with_access"]

@@ -4,246 +4,194 @@ Inside a chunk of Q tokens the recurrence is a masked attention without softmax,
 
     Y = (L * C B') U + diag(e) C h_in,      h_out = g h_in + U' diag(w) B,      U = diag(dt) X,
 
-where L_ts = exp(c_t - c_s) for s <= t, e_t = exp(c_t), w_s = exp(c_Q - c_s), g = exp(c_Q) and c is the
-running sum of dt A inside the chunk. A reset cuts a chunk into segments: L lives inside segments, e before
-the first reset, w after the last one. Only the chunk states h are passed on by a loop.
+with the weights L, e, w and g of `solomonic.kernels.ssd.layout`. Only the chunk states h are passed on by a loop.
+
+A call is done in pieces of a few chunks, whose intermediate results fit into a processor's cache and are written into
+the same memory piece after piece. The tile L * C B' is made in two blocks of rows, as the first half of a chunk sees
+nothing of the second. Views are made once for the whole call and cut into pieces: for one piece, making them would take
+as long as computing.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from solomonic.kernels.backends import transformed
-from solomonic.kernels.ssd.statistics import empty_statistics, measured
+from solomonic.kernels.ssd.composed import composed, gradients_of_composed, measured_alone
+from solomonic.kernels.ssd.layout import Layout, decays, exponents, narrow, segments, tile_of, wide
+from solomonic.kernels.ssd.statistics import measured
 
-__all__ = ["Layout", "composed", "decays", "narrow", "scanned", "segments", "ssd_cpu", "wide"]
+__all__ = ["scanned", "ssd_cpu"]
 
-# Exponents are kept in base 2: torch.exp is up to fifty times slower where its result underflows, exp2 is
-# not.
-_LOG2E = math.log2(math.e)
-
-
-class Layout:
-    """How one call is cut up: B batch, n chunks of Q tokens, G groups of R heads, P channels, N state."""
-
-    def __init__(self, x: Tensor, B: Tensor, C: Tensor, chunk: int) -> None:
-        self.B, self.T, self.H, self.P = x.shape
-        self.N = B.shape[3]
-        self.GB, self.GC = B.shape[2], C.shape[2]
-        # Heads are consecutive within a group, so the common refinement of both groupings serves them both.
-        self.G = math.lcm(self.GB, self.GC)
-        self.R = self.H // self.G
-        self.Q = max(1, min(chunk, self.T))
-        self.n = -(-self.T // self.Q)
-        self.pad = self.n * self.Q - self.T
-
-    def padded(self, value: Tensor) -> Tensor:
-        """Zeros after the last token: dt = 0 there, so they neither decay nor write."""
-        if not self.pad:
-            return value
-        return F.pad(value, (0, 0) * (value.dim() - 2) + (0, self.pad))
-
-    def groups(self, value: Tensor, count: int) -> Tensor:
-        """[B, T, count, N] -> [B, n, G, Q, N]; a view where groups are shared by all heads."""
-        value = self.padded(value)
-        if count != self.G:
-            value = value.repeat_interleave(self.G // count, 2)
-        return value.reshape(self.B, self.n, self.Q, self.G, self.N).transpose(2, 3)
-
-    def ungroup(self, grad: Tensor, count: int) -> Tensor:
-        """The adjoint of `groups`."""
-        grad = grad.transpose(2, 3).reshape(self.B, self.n * self.Q, self.G, self.N)
-        if count != self.G:
-            grad = grad.unflatten(2, (count, self.G // count)).sum(3)
-        return grad[:, : self.T]
-
-    def heads(self, value: Tensor) -> Tensor:
-        """[B, T, H, P] -> [B, n, Q, G, R, P], a view but for the padding."""
-        return self.padded(value).reshape(self.B, self.n, self.Q, self.G, self.R, self.P)
-
-    def scalars(self, value: Tensor) -> Tensor:
-        """[B, T, H] -> [B, n, H, Q]."""
-        return self.padded(value).reshape(self.B, self.n, self.Q, self.H).transpose(2, 3).contiguous()
+# Elements of one intermediate result of a piece, 1 MB in float32: a quarter and four times as many are slower.
+_PIECE = 2**18
 
 
-def segments(layout: Layout, reset: Tensor | None) -> Tensor | None:
-    """[B, n, Q] count of resets since the start of the chunk."""
-    if reset is None:
-        return None
-    if layout.pad:
-        reset = F.pad(reset, (0, layout.pad))
-    return reset.reshape(layout.B, layout.n, layout.Q).to(torch.int32).cumsum(-1)
+class _Cut:
+    """The scalars and the B and C of one call, chunks first: a piece is a slice of chunks.
 
-
-def decays(layout: Layout, dt: Tensor, A: Tensor, seg: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Running sums c [B, n, H, Q], in base 2, and the weights e, w [B, n, H, Q] and g [B, n, H]."""
-    c = (layout.scalars(dt) * (A * _LOG2E).unsqueeze(-1)).cumsum(-1)
-    e = c.exp2()
-    w = (c[..., -1:] - c).clamp(max=0).exp2()
-    if seg is not None:
-        e = e * (seg == 0).unsqueeze(2)
-        w = w * (seg == seg[..., -1:]).unsqueeze(2)
-    return c, e, w, e[..., -1]
-
-
-def _ceiling(layout: Layout, like: Tensor, seg: Tensor | None) -> Tensor:
-    """Largest exponent of L, to broadcast with [B, n, H, Q, Q]: 0 where s <= t in one segment, else -inf.
-
-    In exact arithmetic no exponent exceeds 0; in floating point the minimum with this tensor clamps those
-    that do, and removes what lies above the diagonal before it can overflow.
+    Attributes
+    ----------
+    keys, queries : Tensor
+        B and C [n B G, Q, N], contiguous.
+    c, e, w, dts : Tensor
+        Running log2 decays, weights and steps [n, B, H, Q].
+    g : Tensor
+        What chunks leave of the state [n, B, H].
+    factors : Tensor
+        g for every column of a wide state [n, B, G, 1, R P].
+    rows : tuple of slice
+        Blocks of rows of a tile.
+    exponents : list of tuple of Tensor
+        For each block, what L is made of.
     """
-    ceiling = like.new_full((layout.Q, layout.Q), -torch.inf).triu_(1)
-    if seg is None:
-        return ceiling
-    apart = seg.unsqueeze(-1) != seg.unsqueeze(-2)
-    return ceiling.masked_fill(apart.unsqueeze(2), -torch.inf)
+
+    def __init__(self, s: Layout, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, reset: Tensor | None) -> None:
+        self.s = s
+        seg = segments(s, reset)
+        self.c, self.e, self.w, self.g = (v.transpose(0, 1) for v in decays(s, dt, A, seg))
+        self.dts = s.scalars(dt).transpose(0, 1)
+        self.keys = s.groups(B, s.GB).transpose(0, 1).reshape(-1, s.Q, s.N)
+        self.queries = s.groups(C, s.GC).transpose(0, 1).reshape(-1, s.Q, s.N)
+        self.factors = self.g.unsqueeze(-1).expand(-1, -1, -1, s.P).reshape(s.n, s.B, s.G, 1, s.R * s.P)
+        # Halves of a short chunk are not worth products of their own.
+        half = s.Q // 2
+        self.rows = (slice(0, half), slice(half, s.Q)) if s.Q >= 32 else (slice(0, s.Q),)
+        first = None if seg is None else seg.transpose(0, 1)
+        self.exponents = [exponents(self.c, first, rows) for rows in self.rows]
+
+    def pieces(self) -> list[tuple[slice, slice]]:
+        """Chunks that are done together, and where they are among the n B G matrices of keys."""
+        s = self.s
+        size = max(1, _PIECE // (s.B * s.H * max(s.Q * s.P, s.N * s.P, s.Q * s.Q)))
+        ends = [(i, min(i + size, s.n)) for i in range(0, s.n, size)]
+        return [(slice(i, j), slice(i * s.B * s.G, j * s.B * s.G)) for i, j in ends]
+
+    def tokens(self, padded: Tensor) -> Tensor:
+        """[B, n Q, H, P] -> [n, B, Q, H P], a view of contiguous values."""
+        s = self.s
+        return padded.reshape(s.B, s.n, s.Q, s.H * s.P).transpose(0, 1)
+
+    def by_head(self, tokens: Tensor) -> Tensor:
+        """[n, B, Q, H P] -> [n, B, H, Q, P], a view."""
+        return tokens.view(*tokens.shape[:3], self.s.H, self.s.P).transpose(2, 3)
+
+    def by_group(self, tokens: Tensor) -> Tensor:
+        """[n, B, Q, H P] -> [n, B, G, Q, R, P], a view."""
+        return tokens.view(*tokens.shape[:3], self.s.G, self.s.R, self.s.P).transpose(2, 3)
+
+    def of_groups(self, scalars: Tensor) -> Tensor:
+        """[n, B, H, Q] -> [n, B, G, Q, R, 1], a view."""
+        return scalars.view(*scalars.shape[:2], self.s.G, self.s.R, self.s.Q).transpose(3, 4).unsqueeze(-1)
 
 
-def scores_of(layout: Layout, Bg: Tensor, Cg: Tensor) -> Tensor:
-    """C B' [B, n, G, 1, Q, Q]."""
-    scores = torch.bmm(Cg.flatten(0, 2), Bg.flatten(0, 2).transpose(1, 2))
-    return scores.view(layout.B, layout.n, layout.G, 1, layout.Q, layout.Q)
+class _Memory:
+    """Memory for the intermediate results of a piece of m chunks, as views for products and for elementwise use.
 
-
-def _tile(layout: Layout, c: Tensor, seg: Tensor | None) -> Tensor:
-    """L = exp2(c_t - c_s) [B, n, H, Q, Q], zero above the diagonal and between segments."""
-    tile = c.unsqueeze(-1) - c.unsqueeze(-2)
-    return torch.minimum(tile, _ceiling(layout, c, seg), out=tile).exp2_()
-
-
-def composed(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    h0: Tensor,
-    reset: Tensor | None,
-    chunk: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The chunked form in differentiable torch operations, for higher derivatives and forward mode.
-
-    All arguments are in the compute dtype; returns y, the last state and the states of all chunks.
+    Attributes
+    ----------
+    wide, groups : Tensor
+        What has the shape of x, by groups: [m B G, Q, R P] and [m, B, G, Q, R, P].
+    narrow, heads : Tensor
+        The same by heads: [m B H, Q, P] and [m, B, H, Q, P].
+    scores, shared : Tensor
+        C B' [m B G, Q, Q] and [m, B, G, 1, Q, Q].
+    tiles : list of tuple of Tensor
+        For each block of rows: [m B H, rows, rows.stop], [m, B, H, rows, rows.stop] and [m, B, G, R, rows, rows.stop].
     """
-    s = Layout(x, B, C, chunk)
-    if not s.T:
-        return x, h0, wide(s, h0).unsqueeze(1)
-    Bg, Cg, seg = s.groups(B, s.GB), s.groups(C, s.GC), segments(s, reset)
-    c, e, w, g = decays(s, dt, A, seg)
-    tile = torch.minimum(c.unsqueeze(-1) - c.unsqueeze(-2), _ceiling(s, c, seg)).exp2()
-    mix = tile.unflatten(2, (s.G, s.R)) * scores_of(s, Bg, Cg)
-    u = (s.heads(x) * s.padded(dt).reshape(s.B, s.n, s.Q, s.G, s.R, 1)).permute(0, 1, 3, 4, 2, 5)
-    wu = u * w.unflatten(2, (s.G, s.R)).unsqueeze(-1)
-    writes = torch.matmul(wu.transpose(-1, -2), Bg.unsqueeze(3))  # [B, n, G, R, P, N]
-    state, states = h0.unflatten(1, (s.G, s.R)), []
-    for i in range(s.n):
-        states.append(state)
-        state = g[:, i].unflatten(1, (s.G, s.R))[..., None, None] * state + writes[:, i]
-    states.append(state)
-    entering = torch.stack(states, 1)  # [B, n + 1, G, R, P, N]
-    carried = torch.matmul(Cg.unsqueeze(3), entering[:, :-1].transpose(-1, -2))
-    y = torch.matmul(mix, u) + carried * e.unflatten(2, (s.G, s.R)).unsqueeze(-1)
-    y = y.permute(0, 1, 4, 2, 3, 5).reshape(s.B, s.n * s.Q, s.H, s.P)[:, : s.T]
-    entering = entering.flatten(3, 4).transpose(-1, -2)
-    return (y if D is None else y + D.unsqueeze(-1) * x), state.flatten(1, 2), entering
+
+    def __init__(self, cut: _Cut, m: int, like: Tensor) -> None:
+        s = cut.s
+        self.m = m
+        self.groups = like.new_empty(m, s.B, s.G, s.Q, s.R, s.P)
+        self.wide = self.groups.view(-1, s.Q, s.R * s.P)
+        self.heads = like.new_empty(m, s.B, s.H, s.Q, s.P)
+        self.narrow = self.heads.view(-1, s.Q, s.P)
+        self.shared = like.new_empty(m, s.B, s.G, 1, s.Q, s.Q)
+        self.scores = self.shared.view(-1, s.Q, s.Q)
+        self.tiles = []
+        for rows in cut.rows:
+            height = rows.stop - rows.start
+            tile = like.new_empty(m, s.B, s.H, height, rows.stop)
+            self.tiles.append((tile.view(-1, height, rows.stop), tile, tile.unflatten(2, (s.G, s.R))))
 
 
-def _to_heads(layout: Layout, value: Tensor, scale: Tensor | None = None) -> Tensor:
-    """[B, n, Q, G, R, P] times scale [B, n, H, Q] -> contiguous [B n H, Q, P]."""
-    s = layout
-    out = value.new_empty(s.B, s.n, s.H, s.Q, s.P)
-    source = value.reshape(s.B, s.n, s.Q, s.H, s.P).transpose(2, 3)
-    if scale is None:
-        out.copy_(source)
-    else:
-        torch.mul(source, scale.unsqueeze(-1), out=out)
-    return out.view(-1, s.Q, s.P)
-
-
-def _to_groups(layout: Layout, value: Tensor, scale: Tensor) -> Tensor:
-    """[B, n, Q, G, R, P] times scale [B, n, H, Q] -> contiguous [B n G, Q, R P]."""
-    s = layout
-    out = value.new_empty(s.B, s.n, s.G, s.Q, s.R, s.P)
-    weights = scale.unflatten(2, (s.G, s.R)).transpose(3, 4).unsqueeze(-1)
-    torch.mul(value.transpose(2, 3), weights, out=out)
-    return out.view(-1, s.Q, s.R * s.P)
-
-
-def _from_groups(layout: Layout, value: Tensor, scale: Tensor, other: Tensor) -> Tensor:
-    """scale * value + other as [B, n, Q, H, P], for value [B n G, Q, R P] and other [B n H, Q, P]."""
-    s = layout
-    value = value.view(s.B, s.n, s.G, s.Q, s.R, s.P)
-    weights = scale.unflatten(2, (s.G, s.R)).transpose(3, 4).unsqueeze(-1)
-    out = value.new_empty(s.B, s.n, s.Q, s.H, s.P)
-    view = out.view(s.B, s.n, s.Q, s.G, s.R, s.P).permute(0, 1, 3, 2, 4, 5)
-    terms = other.view(s.B, s.n, s.G, s.R, s.Q, s.P).transpose(3, 4)
-    torch.addcmul(terms, value, weights, out=view)
-    return out
-
-
-def _repeat_p(layout: Layout, g: Tensor) -> Tensor:
-    """g [B, n, H] -> [B, n, G, 1, R P], to scale states kept as [N, R P]."""
-    s = layout
-    return g.unsqueeze(-1).expand(-1, -1, -1, s.P).reshape(s.B, s.n, s.G, 1, s.R * s.P)
-
-
-def wide(layout: Layout, h: Tensor) -> Tensor:
-    """A state [B, H, P, N] -> [B, G, N, R P]."""
-    s = layout
-    return h.reshape(s.B, s.G, s.R * s.P, s.N).transpose(2, 3)
-
-
-def narrow(layout: Layout, h: Tensor) -> Tensor:
-    """The inverse of `wide`."""
-    s = layout
-    return h.transpose(2, 3).reshape(s.B, s.H, s.P, s.N)
+def _pass_on(states: tuple[Tensor, ...], factors: tuple[Tensor, ...]) -> None:
+    """Adds factors_i states_i to states_{i + 1}, in place and one after the other."""
+    for before, after, factor in zip(states, states[1:], factors, strict=False):
+        after.addcmul_(before, factor)
 
 
 class _Chunked(torch.autograd.Function):
     """y, the last state and the states of all chunks, with a backward pass that recomputes the tiles.
 
-    The states are [B, n + 1, G, N, R P]: the one that enters each chunk, and the last one. The rest are the statistics
-    of `want`, without gradients.
+    The states are [B, n + 1, G, N, R P]: the one that enters each chunk, and the last one; None without `keep`, where
+    there is no backward pass. The rest are the statistics of `want`, without gradients.
     """
 
     @staticmethod
-    def forward(ctx: Any, x, dt, A, B, C, D, h0, reset, chunk, want):  # type: ignore[override]
+    def forward(ctx: Any, x, dt, A, B, C, D, h0, reset, chunk, want, keep):  # type: ignore[override]
         s = Layout(x, B, C, chunk)
-        xs, seg = s.heads(x), segments(s, reset)
-        Bg, Cg = s.groups(B, s.GB).contiguous(), s.groups(C, s.GC).contiguous()
-        c, e, w, g = decays(s, dt, A, seg)
-        dts = s.scalars(dt)
-        mix = _tile(s, c, seg)
-        mix.view(s.B, s.n, s.G, s.R, s.Q, s.Q).mul_(scores_of(s, Bg, Cg))
-        inside = torch.bmm(mix.view(-1, s.Q, s.Q), _to_heads(s, xs, dts))
-        sums = torch.einsum("bnhts,bnhs->bnht", mix, dts) if "row_sums" in want else None
-        del mix
-        Bf, Cf = Bg.view(-1, s.Q, s.N), Cg.view(-1, s.Q, s.N)
-        writes = torch.bmm(Bf.transpose(1, 2), _to_groups(s, xs, w * dts))
-        writes = writes.view(s.B, s.n, s.G, s.N, s.R * s.P)
-        scale = _repeat_p(s, g)
-        states = writes.new_empty(s.B, s.n + 1, s.G, s.N, s.R * s.P)
-        states[:, 0].copy_(wide(s, h0))
-        for i in range(s.n):
-            torch.addcmul(writes[:, i], states[:, i], scale[:, i], out=states[:, i + 1])
-        entering = states[:, :-1].reshape(-1, s.N, s.R * s.P)
-        y = _from_groups(s, torch.bmm(Cf, entering), e, inside)
-        y = y.view(s.B, s.n * s.Q, s.H, s.P)[:, : s.T]
-        if D is not None:
-            y.addcmul_(x, D.unsqueeze(-1))
-        last = narrow(s, states[:, -1]).clone()
-        found = measured(want, s, x, dt, D, y, reset, Bg, Cg, c, e, w, g, sums) if want else ()
+        cut = _Cut(s, dt, A, B, C, reset)
+        y = x.new_empty(s.B, s.n * s.Q, s.H, s.P)
+        xs, ys = cut.tokens(s.padded(x)), cut.tokens(y)
+        x_heads, x_groups, y_groups = cut.by_head(xs), cut.by_group(xs), cut.by_group(ys)
+        steps, writing, e = cut.dts.unsqueeze(-1), cut.of_groups(cut.w * cut.dts), cut.of_groups(cut.e)
+        direct = None if D is None else D.repeat_interleave(s.P)
+        sums = x.new_empty(s.n, s.B, s.H, s.Q) if "row_sums" in want else None
+        last = wide(s, h0)
+        states = last.new_empty(s.n + 1, *last.shape) if keep else None
+        memory = None
+        for k, products in cut.pieces():
+            m = k.stop - k.start
+            if memory is None or memory.m != m:
+                memory = _Memory(cut, m, x)
+                insides = [x.new_empty(m * s.B * s.H, rows.stop - rows.start, s.P) for rows in cut.rows]
+                inner = last.new_empty(m + 1, *last.shape) if states is None else None
+            if states is not None:
+                inner = states[k.start : k.stop + 1]
+            keys, queries = cut.keys[products].transpose(1, 2), cut.queries[products]
+
+            # What chunks add to the state, then the states themselves, in the same memory.
+            inner[0].copy_(last)
+            torch.mul(x_groups[k], writing[k], out=memory.groups)
+            torch.bmm(keys, memory.wide, out=inner[1:].flatten(0, 2))
+            _pass_on(inner.unbind(), cut.factors[k].unbind())
+            last = inner[-1]
+            torch.bmm(queries, inner[:-1].flatten(0, 2), out=memory.wide)
+
+            # Inside the chunks.
+            torch.bmm(queries, keys, out=memory.scores)
+            torch.mul(x_heads[k], steps[k], out=memory.heads)
+            for rows, parts, (product, tile, by_group), inside in zip(
+                cut.rows, cut.exponents, memory.tiles, insides, strict=True
+            ):
+                tile_of(*(part[k] for part in parts), out=tile)
+                by_group.mul_(memory.shared[..., rows, : rows.stop])
+                torch.bmm(product, memory.narrow[:, : rows.stop], out=inside)
+                inside_groups = inside.view(m, s.B, s.G, s.R, -1, s.P).transpose(3, 4)
+                out = y_groups[k, :, :, rows]
+                torch.addcmul(inside_groups, memory.groups[:, :, :, rows], e[k, :, :, rows], out=out)
+                if sums is not None:
+                    sums[k, ..., rows] = torch.einsum("nbhts,nbhs->nbht", tile, cut.dts[k][..., : rows.stop])
+            if direct is not None:
+                ys[k].addcmul_(xs[k], direct)
+        y = y[:, : s.T]
+        found = ()
+        if want:
+            parts = (cut.keys, cut.queries)
+            Bg, Cg = (v.view(s.n, s.B, s.G, s.Q, s.N).transpose(0, 1) for v in parts)
+            weights = (v.transpose(0, 1) for v in (cut.c, cut.e, cut.w, cut.g))
+            sums = None if sums is None else sums.transpose(0, 1)
+            found = measured(want, s, x, dt, D, y, reset, Bg, Cg, *weights, sums)
         ctx.save_for_backward(x, dt, A, B, C, D, h0, reset, y, states)
         ctx.chunk = chunk
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*found)
-        return y, last, states, *found
+        return y, narrow(s, last).clone(), None if states is None else states.transpose(0, 1), *found
 
     @staticmethod
     def backward(ctx: Any, dy, dh, dall, *_):  # type: ignore[override]
@@ -251,77 +199,93 @@ class _Chunked(torch.autograd.Function):
         dy = torch.zeros_like(y) if dy is None else dy
         dh = h0.new_zeros(h0.shape) if dh is None else dh
         if torch.is_grad_enabled():
-            return _backward_of_composed(ctx, (x, dt, A, B, C, D, h0), reset, dy, dh, dall)
+            return gradients_of_composed(ctx, (x, dt, A, B, C, D, h0), reset, dy, dh, dall)
         s = Layout(x, B, C, ctx.chunk)
-        xs, dys, seg = s.heads(x), s.heads(dy), segments(s, reset)
-        Bg, Cg = s.groups(B, s.GB).contiguous(), s.groups(C, s.GC).contiguous()
-        Bf, Cf = Bg.view(-1, s.Q, s.N), Cg.view(-1, s.Q, s.N)
-        c, e, w, g = decays(s, dt, A, seg)
-        dts = s.scalars(dt)
-
-        # States, backwards: dstates[i] is the gradient of the state that enters chunk i.
-        dy_wide = _to_groups(s, dys, e)
-        scale = _repeat_p(s, g)
-        reads = torch.bmm(Cf.transpose(1, 2), dy_wide).view(s.B, s.n, s.G, s.N, s.R * s.P)
-        dstates = torch.empty_like(states)
-        dstates[:, -1].copy_(wide(s, dh))
+        cut = _Cut(s, dt, A, B, C, reset)
+        dx = x.new_empty(s.B, s.n * s.Q, s.H, s.P)
+        xs, ys, dys = (cut.tokens(s.padded(v)) for v in (x, y, dy))
+        dxs = cut.tokens(dx)
+        x_heads, y_heads, dx_heads, dy_heads = (cut.by_head(v) for v in (xs, ys, dxs, dys))
+        x_groups, dy_groups = cut.by_group(xs), cut.by_group(dys)
+        steps, writing = cut.dts.unsqueeze(-1), cut.of_groups(cut.w * cut.dts)
+        e, w = cut.of_groups(cut.e), cut.of_groups(cut.w)
+        direct = None if D is None else D.repeat_interleave(s.P)
+        dB, dC = torch.empty_like(cut.keys), torch.empty_like(cut.queries)
+        xdu, dyy, dyx = x.new_empty(3, s.n, s.B, s.H, s.Q)
+        ends = x.new_empty(s.n, s.B, s.H)
+        dlast = wide(s, dh)
         if dall is not None:
-            dstates[:, -1].add_(dall[:, -1])
-            reads += dall[:, :-1]
-        for i in reversed(range(s.n)):
-            torch.addcmul(reads[:, i], dstates[:, i + 1], scale[:, i], out=dstates[:, i])
-        entering = states[:, :-1].reshape(-1, s.N, s.R * s.P)
-        leaving = dstates[:, 1:].reshape(-1, s.N, s.R * s.P)
+            dall = dall.transpose(0, 1)
+            dlast = dlast + dall[-1]
+        memory = None
+        for k, products in reversed(cut.pieces()):
+            m = k.stop - k.start
+            if memory is None or memory.m != m:
+                memory, second = _Memory(cut, m, x), _Memory(cut, m, x)
+                dstates = dlast.new_empty(m + 1, *dlast.shape)
+                du = x.new_empty(m, s.B, s.H, s.Q, s.P)
+            keys, queries = cut.keys[products], cut.queries[products]
 
-        # Inside chunks.
-        u, dyh = _to_heads(s, xs, dts), _to_heads(s, dys)
-        tile = _tile(s, c, seg).view(s.B, s.n, s.G, s.R, s.Q, s.Q)
-        dmix = torch.bmm(dyh, u.transpose(1, 2)).view(tile.shape).mul_(tile)
-        dscores = (dmix.sum(3) if s.R > 1 else dmix).view(-1, s.Q, s.Q)
-        tile.mul_(scores_of(s, Bg, Cg))
-        du_inside = torch.bmm(tile.view(-1, s.Q, s.Q).transpose(1, 2), dyh)
-        del tile
+            # States, backwards: dstates[i] is the gradient of the state that enters chunk i of the piece.
+            dstates[-1].copy_(dlast)
+            torch.mul(dy_groups[k], e[k], out=memory.groups)
+            torch.bmm(queries.transpose(1, 2), memory.wide, out=dstates[:-1].flatten(0, 2))
+            if dall is not None:
+                dstates[:-1].add_(dall[k])
+            _pass_on(dstates.unbind()[::-1], cut.factors[k].unbind()[::-1])
+            dlast = dstates[0].clone()
+            inner = states[k.start : k.stop + 1]
+            ends[k] = (inner[1:] * dstates[1:]).sum(3).view(m, s.B, s.H, s.P).sum(-1)
 
-        x_wide = _to_groups(s, xs, w * dts)
-        du = _from_groups(s, torch.bmm(Bf, leaving), w, du_inside)
-        dC = torch.bmm(dy_wide, entering.transpose(1, 2)).baddbmm_(dscores, Bf)
-        dB = torch.bmm(x_wide, leaving.transpose(1, 2)).baddbmm_(dscores.transpose(1, 2), Cf)
+            # Inside the chunks.
+            torch.bmm(queries, keys.transpose(1, 2), out=memory.scores)
+            second.scores.zero_()
+            torch.mul(x_heads[k], steps[k], out=memory.heads)
+            second.heads.copy_(dy_heads[k])
+            u, dy_narrow = memory.narrow, second.narrow
+            du.zero_()
+            for rows, parts, (product, tile, by_group), (dproduct, _, dtile) in zip(
+                cut.rows, cut.exponents, memory.tiles, second.tiles, strict=True
+            ):
+                seen = slice(0, rows.stop)
+                tile_of(*(part[k] for part in parts), out=tile)
+                torch.bmm(dy_narrow[:, rows], u[:, seen].transpose(1, 2), out=dproduct)
+                dtile.mul_(by_group)
+                second.shared[..., rows, seen] = dtile.sum(3, keepdim=True) if s.R > 1 else dtile
+                by_group.mul_(memory.shared[..., rows, seen])
+                part = torch.bmm(product.transpose(1, 2), dy_narrow[:, rows])
+                du.view(u.shape)[:, seen] += part
+
+            before, after = inner[:-1].flatten(0, 2), dstates[1:].flatten(0, 2)
+            torch.bmm(memory.wide, before.transpose(1, 2), out=dC[products]).baddbmm_(second.scores, keys)
+            torch.mul(x_groups[k], writing[k], out=second.groups)
+            torch.bmm(second.wide, after.transpose(1, 2), out=dB[products])
+            dB[products].baddbmm_(second.scores.transpose(1, 2), queries)
+            torch.bmm(keys, after, out=memory.wide)
+            du_groups = du.view(m, s.B, s.G, s.R, s.Q, s.P).transpose(3, 4)
+            du_groups.addcmul_(memory.groups, w[k])
+
+            room = memory.heads
+            torch.sum(torch.mul(du, x_heads[k], out=room), -1, out=xdu[k])
+            torch.sum(torch.mul(dy_heads[k], y_heads[k], out=room), -1, out=dyy[k])
+            torch.mul(du, steps[k], out=dx_heads[k])
+            if direct is not None:
+                torch.sum(torch.mul(dy_heads[k], x_heads[k], out=room), -1, out=dyx[k])
+                dxs[k].addcmul_(dys[k], direct)
 
         # dc_t = dy_t y_t - u_t du_t, and at the end of a chunk <dh_out, h_out>: the pairs inside cancel.
-        xdu = torch.mul(du.view(s.B, s.n * s.Q, s.H, s.P), s.padded(x)).sum(-1)
-        dyy = torch.mul(dy, y).sum(-1)
         dD = None
         if D is not None:
-            direct = torch.mul(dy, x).sum(-1)
-            dD = direct.sum((0, 1))
-            dyy = torch.addcmul(dyy, direct, D, value=-1.0)
-        ends = (states[:, 1:] * dstates[:, 1:]).sum(3).view(s.B, s.n, s.H, s.P).sum(-1)
-        dc = (s.padded(dyy) - s.padded(dt) * xdu).view(s.B, s.n, s.Q, s.H)
-        dc[:, :, -1] += ends
-        da = dc.flip(2).cumsum(2).flip(2).reshape(s.B, s.n * s.Q, s.H)[:, : s.T]
-        ddt = torch.addcmul(xdu[:, : s.T], da, A)
+            dD = dyx.sum((0, 1, 3))
+            dyy.addcmul_(dyx, D.unsqueeze(-1), value=-1.0)
+        dc = dyy.addcmul_(cut.dts, xdu, value=-1.0)
+        dc[..., -1] += ends
+        da = dc.flip(-1).cumsum(-1).flip(-1)
+        da, xdu = (v.permute(1, 0, 3, 2).reshape(s.B, s.n * s.Q, s.H)[:, : s.T] for v in (da, xdu))
+        ddt = torch.addcmul(xdu, da, A)
         dA = (da * dt).sum((0, 1))
-        dx = du.mul_(s.padded(dt).view(s.B, s.n, s.Q, s.H, 1)).view(s.B, s.n * s.Q, s.H, s.P)[:, : s.T]
-        if D is not None:
-            dx.addcmul_(dy, D.unsqueeze(-1))
-        dB = s.ungroup(dB.view(s.B, s.n, s.G, s.Q, s.N), s.GB)
-        dC = s.ungroup(dC.view(s.B, s.n, s.G, s.Q, s.N), s.GC)
-        return dx, ddt, dA, dB, dC, dD, narrow(s, dstates[:, 0]), None, None, None
-
-
-def _backward_of_composed(
-    ctx: Any, inputs: tuple[Any, ...], reset: Tensor | None, dy: Tensor, dh: Tensor, dall: Tensor | None
-):
-    """Gradients that can be differentiated again (``create_graph=True``)."""
-    needs = ctx.needs_input_grad[:7]
-    with torch.enable_grad():
-        x, dt, A, B, C, D, h0 = inputs
-        results = composed(x, dt, A, B, C, D, h0, reset, ctx.chunk)
-        wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
-        given = [(result, grad) for result, grad in zip(results, (dy, dh, dall), strict=True) if grad is not None]
-        found, along = zip(*given, strict=True)
-        grads = iter(torch.autograd.grad(found, wanted, along, create_graph=True, allow_unused=True))
-    return (*(next(grads) if need else None for need in needs), None, None, None)
+        dB, dC = (v.view(s.n, s.B, s.G, s.Q, s.N).transpose(0, 1) for v in (dB, dC))
+        return dx[:, : s.T], ddt, dA, s.ungroup(dB, s.GB), s.ungroup(dC, s.GC), dD, narrow(s, dlast), *[None] * 4
 
 
 def _step(
@@ -359,30 +323,20 @@ def scanned(
     reset: Tensor | None,
     chunk: int,
     want: tuple[str, ...] = (),
+    keep: bool = True,
 ) -> tuple[Tensor, ...]:
-    """y, the last state, the states of all chunks, and the statistics of `want`, by the chunked form."""
+    """y, the last state, the states of all chunks, and the statistics of `want`, by the chunked form.
+
+    Without `keep`, the states of chunks are None where no gradient needs them.
+    """
     if x.numel() == 0 or B.shape[3] == 0 or transformed(x, dt, A, B, C, D, h0):
         if want:
             with torch.no_grad():
-                found = _measured_alone(want, x, dt, A, B, C, D, h0, reset, chunk)
+                found = measured_alone(want, x, dt, A, B, C, D, h0, reset, chunk)
             return *composed(x, dt, A, B, C, D, h0, reset, chunk), *found
         return composed(x, dt, A, B, C, D, h0, reset, chunk)
-    return _Chunked.apply(x, dt, A, B, C, D, h0, reset, chunk, want)  # type: ignore[return-value]
-
-
-def _measured_alone(
-    want: tuple[str, ...], x: Any, dt: Any, A: Any, B: Any, C: Any, D: Any, h0: Any, reset: Any, chunk: int
-) -> tuple[Tensor, ...]:
-    """The statistics by the composed form, for empty tensors and function transforms."""
-    y = composed(x, dt, A, B, C, D, h0, reset, chunk)[0]
-    if not x.shape[1]:
-        return empty_statistics(want, x, B, chunk)
-    s = Layout(x, B, C, chunk)
-    Bg, Cg = s.groups(B, s.GB), s.groups(C, s.GC)
-    c, e, w, g = decays(s, dt, A, segments(s, reset))
-    mix = _tile(s, c, segments(s, reset)).unflatten(2, (s.G, s.R)) * scores_of(s, Bg, Cg)
-    sums = torch.matmul(mix.flatten(2, 3), s.scalars(dt).unsqueeze(-1)).squeeze(-1)
-    return measured(want, s, x, dt, D, y, reset, Bg, Cg, c, e, w, g, sums)
+    keep = keep or (torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, dt, A, B, C, D, h0)))
+    return _Chunked.apply(x, dt, A, B, C, D, h0, reset, chunk, want, keep)  # type: ignore[return-value]
 
 
 def ssd_cpu(
@@ -401,5 +355,5 @@ def ssd_cpu(
         h0 = x.new_zeros(x.shape[0], x.shape[2], x.shape[3], B.shape[3])
     if x.shape[1] == 1:
         return _step(x, dt, A, B, C, D, h0, reset)
-    y, last, *_ = scanned(x, dt, A, B, C, D, h0, reset, chunk)
+    y, last, *_ = scanned(x, dt, A, B, C, D, h0, reset, chunk, keep=False)
     return y, last

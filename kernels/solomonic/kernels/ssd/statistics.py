@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from solomonic.kernels.ssd.cpu import Layout
+    from solomonic.kernels.ssd.layout import Layout
 
 __all__ = ["STATISTICS", "empty_statistics", "measured"]
 
