@@ -7,13 +7,13 @@ Inside a chunk of Q tokens the recurrence is a masked attention without softmax,
 with the weights L, e, w and g of `solomonic.kernels.ssd.layout`. Only the chunk states h are passed on by a loop.
 
 A call is done in pieces of a few chunks, whose intermediate results fit into a processor's cache and are written into
-the same memory piece after piece. The tile L * C B' is made in two blocks of rows, as the first half of a chunk sees
-nothing of the second. Views are made once for the whole call and cut into pieces: for one piece, making them would take
-as long as computing.
+the same memory piece after piece. Views are made once for the whole call and cut into pieces: for one piece, making
+them would take as long as computing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from solomonic.kernels.backends import transformed
 from solomonic.kernels.ssd.composed import composed, gradients_of_composed, measured_alone
-from solomonic.kernels.ssd.layout import Layout, decays, exponents, narrow, segments, tile_of, wide
+from solomonic.kernels.ssd.layout import Layout, ceiling_of, decays, narrow, segments, wide
 from solomonic.kernels.ssd.statistics import measured
 
 __all__ = ["scanned", "ssd_cpu"]
@@ -43,10 +43,8 @@ class _Cut:
         What chunks leave of the state [n, B, H].
     factors : Tensor
         g for every column of a wide state [n, B, G, 1, R P].
-    rows : tuple of slice
-        Blocks of rows of a tile.
-    exponents : list of tuple of Tensor
-        For each block, what L is made of.
+    ceiling : Tensor
+        For L [n, B, 1, Q, Q], with strides of 0 if nothing is reset.
     """
 
     def __init__(self, s: Layout, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, reset: Tensor | None) -> None:
@@ -57,18 +55,26 @@ class _Cut:
         self.keys = s.groups(B, s.GB).transpose(0, 1).reshape(-1, s.Q, s.N)
         self.queries = s.groups(C, s.GC).transpose(0, 1).reshape(-1, s.Q, s.N)
         self.factors = self.g.unsqueeze(-1).expand(-1, -1, -1, s.P).reshape(s.n, s.B, s.G, 1, s.R * s.P)
-        # Halves of a short chunk are not worth products of their own.
-        half = s.Q // 2
-        self.rows = (slice(0, half), slice(half, s.Q)) if s.Q >= 32 else (slice(0, s.Q),)
-        first = None if seg is None else seg.transpose(0, 1)
-        self.exponents = [exponents(self.c, first, rows) for rows in self.rows]
+        self.ceiling = ceiling_of(s, dt, seg).expand(s.B, s.n, 1, s.Q, s.Q).transpose(0, 1)
 
-    def pieces(self) -> list[tuple[slice, slice]]:
-        """Chunks that are done together, and where they are among the n B G matrices of keys."""
-        s = self.s
+    def pieces(
+        self, like: Tensor, memories: int, backwards: bool = False
+    ) -> Iterator[tuple[slice, slice, list[_Memory]]]:
+        """Chunks that are done together, where they are among the n B G matrices of keys, and memory for them."""
+        s, memory = self.s, []
         size = max(1, _PIECE // (s.B * s.H * max(s.Q * s.P, s.N * s.P, s.Q * s.Q)))
-        ends = [(i, min(i + size, s.n)) for i in range(0, s.n, size)]
-        return [(slice(i, j), slice(i * s.B * s.G, j * s.B * s.G)) for i, j in ends]
+        starts = range(0, s.n, size)
+        for i in reversed(starts) if backwards else starts:
+            m = min(size, s.n - i)
+            if not memory or memory[0].m != m:
+                memory = [_Memory(self, m, like) for _ in range(memories)]
+            yield slice(i, i + m), slice(i * s.B * s.G, (i + m) * s.B * s.G), memory
+
+    def tile(self, k: slice, out: Tensor) -> None:
+        """L for the chunks of a piece [m, B, H, Q, Q]."""
+        c = self.c[k]
+        torch.sub(c.unsqueeze(-1), c.unsqueeze(-2), out=out)
+        torch.minimum(out, self.ceiling[k], out=out).exp2_()
 
     def tokens(self, padded: Tensor) -> Tensor:
         """[B, n Q, H, P] -> [n, B, Q, H P], a view of contiguous values."""
@@ -97,10 +103,14 @@ class _Memory:
         What has the shape of x, by groups: [m B G, Q, R P] and [m, B, G, Q, R, P].
     narrow, heads : Tensor
         The same by heads: [m B H, Q, P] and [m, B, H, Q, P].
+    more : Tensor
+        More of the kind of `narrow`.
     scores, shared : Tensor
         C B' [m B G, Q, Q] and [m, B, G, 1, Q, Q].
-    tiles : list of tuple of Tensor
-        For each block of rows: [m B H, rows, rows.stop], [m, B, H, rows, rows.stop] and [m, B, G, R, rows, rows.stop].
+    mix, tile, tiles : Tensor
+        For each head: [m B H, Q, Q], [m, B, H, Q, Q] and [m, B, G, R, Q, Q].
+    states : Tensor
+        [m + 1, B, G, N, R P].
     """
 
     def __init__(self, cut: _Cut, m: int, like: Tensor) -> None:
@@ -110,13 +120,13 @@ class _Memory:
         self.wide = self.groups.view(-1, s.Q, s.R * s.P)
         self.heads = like.new_empty(m, s.B, s.H, s.Q, s.P)
         self.narrow = self.heads.view(-1, s.Q, s.P)
+        self.more = torch.empty_like(self.narrow)
         self.shared = like.new_empty(m, s.B, s.G, 1, s.Q, s.Q)
         self.scores = self.shared.view(-1, s.Q, s.Q)
-        self.tiles = []
-        for rows in cut.rows:
-            height = rows.stop - rows.start
-            tile = like.new_empty(m, s.B, s.H, height, rows.stop)
-            self.tiles.append((tile.view(-1, height, rows.stop), tile, tile.unflatten(2, (s.G, s.R))))
+        self.states = like.new_empty(m + 1, s.B, s.G, s.N, s.R * s.P)
+        self.tile = like.new_empty(m, s.B, s.H, s.Q, s.Q)
+        self.mix = self.tile.view(-1, s.Q, s.Q)
+        self.tiles = self.tile.view(m, s.B, s.G, s.R, s.Q, s.Q)
 
 
 def _pass_on(states: tuple[Tensor, ...], factors: tuple[Tensor, ...]) -> None:
@@ -144,15 +154,8 @@ class _Chunked(torch.autograd.Function):
         sums = x.new_empty(s.n, s.B, s.H, s.Q) if "row_sums" in want else None
         last = wide(s, h0)
         states = last.new_empty(s.n + 1, *last.shape) if keep else None
-        memory = None
-        for k, products in cut.pieces():
-            m = k.stop - k.start
-            if memory is None or memory.m != m:
-                memory = _Memory(cut, m, x)
-                insides = [x.new_empty(m * s.B * s.H, rows.stop - rows.start, s.P) for rows in cut.rows]
-                inner = last.new_empty(m + 1, *last.shape) if states is None else None
-            if states is not None:
-                inner = states[k.start : k.stop + 1]
+        for k, products, (memory,) in cut.pieces(x, 1):
+            inner = memory.states if states is None else states[k.start : k.stop + 1]
             keys, queries = cut.keys[products].transpose(1, 2), cut.queries[products]
 
             # What chunks add to the state, then the states themselves, in the same memory.
@@ -166,27 +169,22 @@ class _Chunked(torch.autograd.Function):
             # Inside the chunks.
             torch.bmm(queries, keys, out=memory.scores)
             torch.mul(x_heads[k], steps[k], out=memory.heads)
-            for rows, parts, (product, tile, by_group), inside in zip(
-                cut.rows, cut.exponents, memory.tiles, insides, strict=True
-            ):
-                tile_of(*(part[k] for part in parts), out=tile)
-                by_group.mul_(memory.shared[..., rows, : rows.stop])
-                torch.bmm(product, memory.narrow[:, : rows.stop], out=inside)
-                inside_groups = inside.view(m, s.B, s.G, s.R, -1, s.P).transpose(3, 4)
-                out = y_groups[k, :, :, rows]
-                torch.addcmul(inside_groups, memory.groups[:, :, :, rows], e[k, :, :, rows], out=out)
-                if sums is not None:
-                    sums[k, ..., rows] = torch.einsum("nbhts,nbhs->nbht", tile, cut.dts[k][..., : rows.stop])
+            cut.tile(k, memory.tile)
+            memory.tiles.mul_(memory.shared)
+            inside = torch.bmm(memory.mix, memory.narrow, out=memory.more)
+            inside = inside.view(memory.m, s.B, s.G, s.R, s.Q, s.P).transpose(3, 4)
+            torch.addcmul(inside, memory.groups, e[k], out=y_groups[k])
+            if sums is not None:
+                torch.sum(memory.tile.mul_(steps[k].transpose(3, 4)), -1, out=sums[k])
             if direct is not None:
                 ys[k].addcmul_(xs[k], direct)
         y = y[:, : s.T]
         found = ()
         if want:
-            parts = (cut.keys, cut.queries)
-            Bg, Cg = (v.view(s.n, s.B, s.G, s.Q, s.N).transpose(0, 1) for v in parts)
-            weights = (v.transpose(0, 1) for v in (cut.c, cut.e, cut.w, cut.g))
+            Bg, Cg = (v.view(s.n, s.B, s.G, s.Q, s.N).transpose(0, 1) for v in (cut.keys, cut.queries))
+            c, e, w, g = (v.transpose(0, 1) for v in (cut.c, cut.e, cut.w, cut.g))
             sums = None if sums is None else sums.transpose(0, 1)
-            found = measured(want, s, x, dt, D, y, reset, Bg, Cg, *weights, sums)
+            found = measured(want, s, x, dt, D, y, reset, Bg, Cg, c, e, w, g, sums)
         ctx.save_for_backward(x, dt, A, B, C, D, h0, reset, y, states)
         ctx.chunk = chunk
         ctx.set_materialize_grads(False)
@@ -217,13 +215,8 @@ class _Chunked(torch.autograd.Function):
         if dall is not None:
             dall = dall.transpose(0, 1)
             dlast = dlast + dall[-1]
-        memory = None
-        for k, products in reversed(cut.pieces()):
-            m = k.stop - k.start
-            if memory is None or memory.m != m:
-                memory, second = _Memory(cut, m, x), _Memory(cut, m, x)
-                dstates = dlast.new_empty(m + 1, *dlast.shape)
-                du = x.new_empty(m, s.B, s.H, s.Q, s.P)
+        for k, products, (memory, second) in cut.pieces(x, 2, backwards=True):
+            m, dstates, du = memory.m, memory.states, memory.more
             keys, queries = cut.keys[products], cut.queries[products]
 
             # States, backwards: dstates[i] is the gradient of the state that enters chunk i of the piece.
@@ -235,37 +228,30 @@ class _Chunked(torch.autograd.Function):
             _pass_on(dstates.unbind()[::-1], cut.factors[k].unbind()[::-1])
             dlast = dstates[0].clone()
             inner = states[k.start : k.stop + 1]
-            ends[k] = (inner[1:] * dstates[1:]).sum(3).view(m, s.B, s.H, s.P).sum(-1)
+            pairs = torch.mul(inner[1:], dstates[1:], out=second.states[1:])
+            ends[k] = pairs.sum(3).view(m, s.B, s.H, s.P).sum(-1)
 
             # Inside the chunks.
             torch.bmm(queries, keys.transpose(1, 2), out=memory.scores)
-            second.scores.zero_()
             torch.mul(x_heads[k], steps[k], out=memory.heads)
             second.heads.copy_(dy_heads[k])
-            u, dy_narrow = memory.narrow, second.narrow
-            du.zero_()
-            for rows, parts, (product, tile, by_group), (dproduct, _, dtile) in zip(
-                cut.rows, cut.exponents, memory.tiles, second.tiles, strict=True
-            ):
-                seen = slice(0, rows.stop)
-                tile_of(*(part[k] for part in parts), out=tile)
-                torch.bmm(dy_narrow[:, rows], u[:, seen].transpose(1, 2), out=dproduct)
-                dtile.mul_(by_group)
-                second.shared[..., rows, seen] = dtile.sum(3, keepdim=True) if s.R > 1 else dtile
-                by_group.mul_(memory.shared[..., rows, seen])
-                part = torch.bmm(product.transpose(1, 2), dy_narrow[:, rows])
-                du.view(u.shape)[:, seen] += part
+            cut.tile(k, memory.tile)
+            torch.bmm(second.narrow, memory.narrow.transpose(1, 2), out=second.mix)
+            second.tiles.mul_(memory.tiles)
+            dscores = second.mix if s.R == 1 else torch.sum(second.tiles, 3, out=second.shared[:, :, :, 0])
+            dscores = dscores.view(-1, s.Q, s.Q)
+            memory.tiles.mul_(memory.shared)
+            torch.bmm(memory.mix.transpose(1, 2), second.narrow, out=du)
 
             before, after = inner[:-1].flatten(0, 2), dstates[1:].flatten(0, 2)
-            torch.bmm(memory.wide, before.transpose(1, 2), out=dC[products]).baddbmm_(second.scores, keys)
+            torch.bmm(memory.wide, before.transpose(1, 2), out=dC[products]).baddbmm_(dscores, keys)
             torch.mul(x_groups[k], writing[k], out=second.groups)
             torch.bmm(second.wide, after.transpose(1, 2), out=dB[products])
-            dB[products].baddbmm_(second.scores.transpose(1, 2), queries)
+            dB[products].baddbmm_(dscores.transpose(1, 2), queries)
             torch.bmm(keys, after, out=memory.wide)
-            du_groups = du.view(m, s.B, s.G, s.R, s.Q, s.P).transpose(3, 4)
-            du_groups.addcmul_(memory.groups, w[k])
+            du.view(m, s.B, s.G, s.R, s.Q, s.P).transpose(3, 4).addcmul_(memory.groups, w[k])
 
-            room = memory.heads
+            du, room = du.view(m, s.B, s.H, s.Q, s.P), memory.heads
             torch.sum(torch.mul(du, x_heads[k], out=room), -1, out=xdu[k])
             torch.sum(torch.mul(dy_heads[k], y_heads[k], out=room), -1, out=dyy[k])
             torch.mul(du, steps[k], out=dx_heads[k])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Layout", "decays", "exponents", "narrow", "scores_of", "segments", "tile_of", "wide"]
+__all__ = ["Layout", "ceiling_of", "decays", "narrow", "scores_of", "segments", "tile_of", "wide"]
 
 # Exponents are kept in base 2: torch.exp is up to fifty times slower where its result underflows, exp2 is
 # not.
@@ -84,49 +84,22 @@ def decays(layout: Layout, dt: Tensor, A: Tensor, seg: Tensor | None) -> tuple[T
     return c, e, w, e[..., -1]
 
 
-def exponents(c: Tensor, seg: Tensor | None, rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """What `tile_of` makes L of, in some rows of every chunk (all by default).
+def ceiling_of(layout: Layout, like: Tensor, seg: Tensor | None) -> Tensor:
+    """Largest exponent of L, to broadcast with [B, n, H, Q, Q]: 0 where s <= t in one segment, else -inf.
 
-    Columns end with the last row, as what comes later is zero.
-
-    Parameters
-    ----------
-    c : Tensor
-        Running log2 decays [B, n, H, Q], or [n, B, H, Q].
-    seg : Tensor or None
-        Segments [B, n, Q], or [n, B, Q].
-    rows : slice, optional
-        With start and stop.
-
-    Returns
-    -------
-    tuple of Tensor
-        c of the rows [..., H, rows, 1], c of what they see [..., H, 1, rows.stop], and the ceiling of their
-        difference, to broadcast with it: 0 where s <= t in one segment, else -inf. In exact arithmetic no difference
-        exceeds 0; in floating point the minimum clamps those that do, and removes what lies above the diagonal before
-        it can overflow.
+    In exact arithmetic no exponent exceeds 0; in floating point the minimum with this tensor clamps those
+    that do, and removes what lies above the diagonal before it can overflow.
     """
-    rows = slice(0, c.shape[-1]) if rows is None else rows
-    ceiling = c.new_full((rows.stop - rows.start, rows.stop), -torch.inf).triu_(1 + rows.start)
-    if seg is not None:
-        apart = seg[..., rows].unsqueeze(-1) != seg[..., : rows.stop].unsqueeze(-2)
-        ceiling = ceiling.masked_fill(apart.unsqueeze(2), -torch.inf)
-    first = c.shape[:2] if seg is not None else (c.shape[0], 1)
-    return (
-        c[..., rows].unsqueeze(-1),
-        c[..., : rows.stop].unsqueeze(-2),
-        ceiling.expand(*first, 1, *ceiling.shape[-2:]),
-    )
+    ceiling = like.new_full((layout.Q, layout.Q), -torch.inf).triu_(1)
+    if seg is None:
+        return ceiling
+    apart = seg.unsqueeze(-1) != seg.unsqueeze(-2)
+    return ceiling.masked_fill(apart.unsqueeze(2), -torch.inf)
 
 
-def tile_of(later: Tensor, earlier: Tensor, ceiling: Tensor, out: Tensor | None = None) -> Tensor:
-    """L = exp2(c_t - c_s), zero above the diagonal and between segments, from `exponents`.
-
-    With `out`, it is written there and has no gradient.
-    """
-    if out is None:
-        return torch.minimum(later - earlier, ceiling).exp2()
-    return torch.minimum(torch.sub(later, earlier, out=out), ceiling, out=out).exp2_()
+def tile_of(layout: Layout, c: Tensor, seg: Tensor | None) -> Tensor:
+    """L = exp2(c_t - c_s) [B, n, H, Q, Q], zero above the diagonal and between segments."""
+    return torch.minimum(c.unsqueeze(-1) - c.unsqueeze(-2), ceiling_of(layout, c, seg)).exp2()
 
 
 def scores_of(layout: Layout, Bg: Tensor, Cg: Tensor) -> Tensor:
