@@ -4,8 +4,8 @@ Two rivals: the torch path of the transformers that is installed, and the same c
 matrices written as a broadcast product and a sum, which is how transformers computed it up to 5.3.
 
 Run ``python benchmarks/ssd.py``. Results are compared with the float64 reference first; no speed is printed
-for an operation that is wrong. Times are the least of several runs, so that other work on the machine counts
-little; what states and statistics add is a ratio of medians of processor time, taken in turns.
+for an operation that is wrong. Times are the least of several runs, taken in turns, so that other work on the machine
+counts little and alike; what states and statistics add is a ratio of medians of processor time, in turns too.
 """
 
 from __future__ import annotations
@@ -101,16 +101,19 @@ def broadcast_products(tensors: list[torch.Tensor]) -> torch.Tensor:
     return (inside + carried).flatten(1, 2)[:, :T] + D[:, None] * x
 
 
-def least(call: Callable[[], object], seconds: float = 2.0, runs: int = 5) -> float:
-    """The least wall time of a call in milliseconds."""
-    call()
-    best, start, done = float("inf"), time.perf_counter(), 0
-    while done < runs or time.perf_counter() - start < seconds:
-        began = time.perf_counter()
+def least(calls: dict[str, Callable[[], object]], seconds: float = 0.5, rounds: int = 6) -> dict[str, float]:
+    """The least wall time of each call in milliseconds; in a round each runs for some seconds, and at least once."""
+    best = dict.fromkeys(calls, float("inf"))
+    for call in calls.values():
         call()
-        best = min(best, time.perf_counter() - began)
-        done += 1
-    return 1e3 * best
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = began = time.perf_counter()
+            while began - start < seconds:
+                call()
+                now = time.perf_counter()
+                best[name], began = min(best[name], now - began), now
+    return {name: 1e3 * value for name, value in best.items()}
 
 
 def error(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -126,7 +129,7 @@ def limit(shape: Shape) -> float:
     """
     torch.set_num_threads(shape.threads)
     a, b = torch.randn(2, 1024, 1024)
-    instructions = 1024**3 / least(lambda: a @ b, 1.0)
+    instructions = 1024**3 / least({"product": lambda: a @ b})["product"]
     return 3 * shape.B * shape.T * shape.H * shape.P * shape.N / instructions
 
 
@@ -156,27 +159,28 @@ def version() -> str:
     return f"transformers {metadata.version('transformers')}"
 
 
-def forward_time(function: Callable[[list[torch.Tensor]], torch.Tensor], shape: Shape) -> float:
-    """Milliseconds of the forward pass."""
+Scan = Callable[[list[torch.Tensor]], torch.Tensor]
+RIVALS: dict[str, Scan] = {"solomonic": ours, "transformers": theirs, "broadcast products": broadcast_products}
+
+
+def forward_times(shape: Shape) -> dict[str, float]:
+    """Milliseconds of the forward pass of each."""
     torch.set_num_threads(shape.threads)
     tensors = inputs(shape)
+    calls = {name: lambda scan=scan: scan(tensors) for name, scan in RIVALS.items()}
+    # The broadcast products write gigabytes of memory anew in every call, which is fastest without a pause.
+    alone = {"broadcast products": calls.pop("broadcast products")}
+    with torch.no_grad():
+        return least(calls) | least(alone, seconds=2.0, rounds=2)
 
-    def forward() -> None:
-        with torch.no_grad():
-            function(tensors)
 
-    return least(forward, runs=3)
-
-
-def times(function: Callable[[list[torch.Tensor]], torch.Tensor], shape: Shape) -> tuple[float, float]:
-    """Milliseconds of the forward pass, and of forward and backward."""
+def gradient_times(shape: Shape) -> dict[str, float]:
+    """Milliseconds of forward and backward, of ours and of the torch path of transformers."""
+    torch.set_num_threads(shape.threads)
     tensors = inputs(shape)
     dy = torch.randn(shape.B, shape.T, shape.H, shape.P)
-
-    def both() -> None:
-        torch.autograd.grad(function(tensors), tensors, dy)
-
-    return forward_time(function, shape), least(both)
+    scans = {name: RIVALS[name] for name in ("solomonic", "transformers")}
+    return least({n: lambda scan=scan: torch.autograd.grad(scan(tensors), tensors, dy) for n, scan in scans.items()})
 
 
 def access(shape: Shape) -> dict[str, float]:
@@ -242,8 +246,8 @@ def main() -> None:
         return
     for title, shape in SHAPES.items():
         errors = check(shape)
-        (fast, fast_both), (slow, slow_both) = times(ours, shape), times(theirs, shape)
-        old = forward_time(broadcast_products, shape)
+        fast, slow, old = forward_times(shape).values()
+        fast_both, slow_both = gradient_times(shape).values()
         print(f"\n{title}: {', '.join(f'{n}={v}' for n, v in shape._asdict().items())}, float32")
         print(f"{'':24}{'solomonic':>12}{version():>20}{'ratio':>8}{'broadcast products':>20}{'ratio':>8}")
         print(f"{'forward, ms':24}{fast:12.2f}{slow:20.2f}{slow / fast:8.1f}{old:20.2f}{old / fast:8.1f}")
@@ -261,6 +265,7 @@ def main() -> None:
     print("\nstates and statistics inside the scan, one layer, one thread, CPU ms")
     for name, value in spent.items():
         print(f"{name:24}{value:12.2f}{value / spent['plain']:8.2f}")
+    print(f"eight interventions / one: {spent['eight interventions'] / spent['one intervention']:.2f}")
     print("\npeak memory of one call, MB (B=1, H=8, P=N=64, G=1)")
     print(f"{'T':>8}{'forward':>12}{'+ backward':>12}{'inputs':>12}")
     for T in LENGTHS:

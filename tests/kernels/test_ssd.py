@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from solomonic.kernels import ssd
+from solomonic.kernels.ssd import cpu
 
 from .interpreted import guarded
 
@@ -135,6 +137,62 @@ def test_agrees_with_the_reference(case, dtype):
     for name, grad in gradients(got, tensors).items():
         assert grad.dtype == dtype
         assert error(grad, expected[name]) < BACKWARD[dtype], name
+
+
+# Several pieces of a call, the last one shorter: 5 chunks in pieces of 2, 17 in pieces of 3, 5 in pieces of 1.
+PIECES = [
+    (Case(T=65, chunk=16, H=12, GB=2, GC=3), 2),
+    (Case(T=65, chunk=16, resets=(5, 6, 7, 8, 40), GB=4, GC=2), 2),
+    (Case(T=257, chunk=16, B=1, GB=4, GC=4, direct=False), 3),
+    (Case(T=257, chunk=16, resets=(0, 47, 48, 49, 96, 256), initial=False), 3),
+    (Case(T=65, chunk=16, B=3), 1),
+]
+
+
+@pytest.mark.parametrize(("case", "chunks"), PIECES, ids=str)
+def test_pieces_agree_with_the_reference(case, chunks, monkeypatch):
+    tensors, reset = make(case)
+    monkeypatch.setattr(cpu, "_PIECE", chunks * case.B * case.H * case.chunk * case.chunk)
+    exact = as_double(tensors)
+    options: Any = {"reset": reset, "save": "chunk", "chunk": case.chunk, "want": ("row_sums",)}
+    got, want = (
+        ssd(*(t[n] for n in NAMES[:5]), h0=t["h0"], D=t["D"], backend=backend, **options)
+        for t, backend in ((tensors, "cpu"), (exact, "reference"))
+    )
+    with torch.no_grad():  # without states to keep
+        bare = run(tensors, reset, case.chunk)
+    torch.testing.assert_close(bare.y, got.y, rtol=0, atol=0)
+    torch.testing.assert_close(bare.state, got.state, rtol=0, atol=0)
+    g = torch.Generator().manual_seed(3)
+    weights = [torch.randn(t.shape, generator=g, dtype=torch.float64) for t in (got.y, got.state, got.states)]
+    for mine, exactly in ((got.y, want.y), (got.state, want.state), (got.states, want.states)):
+        assert error(mine, exactly) < FORWARD[torch.float64]
+    assert error(got.statistics["row_sums"], want.statistics["row_sums"]) < FORWARD[torch.float64]
+    found = []
+    for out, inputs in ((got, tensors), (want, exact)):
+        loss = sum((w * t).sum() for w, t in zip(weights, (out.y, out.state, out.states), strict=True))
+        named = {n: t for n, t in inputs.items() if t is not None}
+        found.append(dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True)))
+    for name, grad in found[0].items():
+        assert error(grad, found[1][name]) < BACKWARD[torch.float64], name
+
+
+def test_memory_of_a_long_call_is_that_of_its_results():
+    case = Case(T=64 * 512, B=1, H=2, P=32, N=32)
+    tensors, reset = make(case, torch.float32)
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and function is torch.ops.aten.new_empty.default:
+                sizes.append(out.numel())
+            return out
+
+    with torch.no_grad(), Sizes():
+        run(tensors, reset)
+    # Apart from y, what a call computes with has the size of a piece.
+    assert sorted(sizes)[-2] <= 2 * 2**18 < sorted(sizes)[-1] == case.T * case.H * case.P
 
 
 # Cases for the kernels, interpreted: shapes that are no power of two, chunks that are cut, large decays. Measured over
