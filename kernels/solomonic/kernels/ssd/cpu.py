@@ -52,8 +52,8 @@ class _Cut:
         seg = segments(s, reset)
         self.c, self.e, self.w, self.g = (v.transpose(0, 1) for v in decays(s, dt, A, seg))
         self.dts = s.scalars(dt).transpose(0, 1)
-        self.keys = s.groups(B, s.GB).transpose(0, 1).reshape(-1, s.Q, s.N)
-        self.queries = s.groups(C, s.GC).transpose(0, 1).reshape(-1, s.Q, s.N)
+        self.keys = s.groups(B, s.GB).transpose(0, 1).reshape(-1, s.Q, s.N).contiguous()
+        self.queries = s.groups(C, s.GC).transpose(0, 1).reshape(-1, s.Q, s.N).contiguous()
         self.factors = self.g.unsqueeze(-1).expand(-1, -1, -1, s.P).reshape(s.n, s.B, s.G, 1, s.R * s.P)
         self.ceiling = ceiling_of(s, dt, seg).expand(s.B, s.n, 1, s.Q, s.Q).transpose(0, 1)
 
