@@ -7,10 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solomonic.kernels.ssd.layout import Layout, decays, scores_of, segments, tile_of, wide
+from solomonic.kernels.ssd.layout import Layout, ceiling_of, decays, segments, wide
 from solomonic.kernels.ssd.statistics import empty_statistics, measured
 
 __all__ = ["composed", "gradients_of_composed", "measured_alone"]
+
+
+def _tile(layout: Layout, c: Tensor, seg: Tensor | None) -> Tensor:
+    """L = exp2(c_t - c_s) [B, n, H, Q, Q], zero above the diagonal and between segments."""
+    return torch.minimum(c.unsqueeze(-1) - c.unsqueeze(-2), ceiling_of(layout, c, seg)).exp2()
+
+
+def _scores(layout: Layout, Bg: Tensor, Cg: Tensor) -> Tensor:
+    """C B' [B, n, G, 1, Q, Q]."""
+    scores = torch.bmm(Cg.flatten(0, 2), Bg.flatten(0, 2).transpose(1, 2))
+    return scores.view(layout.B, layout.n, layout.G, 1, layout.Q, layout.Q)
 
 
 def composed(
@@ -33,7 +44,7 @@ def composed(
         return x, h0, wide(s, h0).unsqueeze(1)
     Bg, Cg, seg = s.groups(B, s.GB), s.groups(C, s.GC), segments(s, reset)
     c, e, w, g = decays(s, dt, A, seg)
-    mix = tile_of(s, c, seg).unflatten(2, (s.G, s.R)) * scores_of(s, Bg, Cg)
+    mix = _tile(s, c, seg).unflatten(2, (s.G, s.R)) * _scores(s, Bg, Cg)
     u = (s.heads(x) * s.padded(dt).reshape(s.B, s.n, s.Q, s.G, s.R, 1)).permute(0, 1, 3, 4, 2, 5)
     wu = u * w.unflatten(2, (s.G, s.R)).unsqueeze(-1)
     writes = torch.matmul(wu.transpose(-1, -2), Bg.unsqueeze(3))  # [B, n, G, R, P, N]
@@ -73,8 +84,8 @@ def measured_alone(
     if not x.shape[1]:
         return empty_statistics(want, x, B, chunk)
     s = Layout(x, B, C, chunk)
-    Bg, Cg = s.groups(B, s.GB), s.groups(C, s.GC)
-    c, e, w, g = decays(s, dt, A, segments(s, reset))
-    mix = tile_of(s, c, segments(s, reset)).unflatten(2, (s.G, s.R)) * scores_of(s, Bg, Cg)
+    Bg, Cg, seg = s.groups(B, s.GB), s.groups(C, s.GC), segments(s, reset)
+    c, e, w, g = decays(s, dt, A, seg)
+    mix = _tile(s, c, seg).unflatten(2, (s.G, s.R)) * _scores(s, Bg, Cg)
     sums = torch.matmul(mix.flatten(2, 3), s.scalars(dt).unsqueeze(-1)).squeeze(-1)
     return measured(want, s, x, dt, D, y, reset, Bg, Cg, c, e, w, g, sums)

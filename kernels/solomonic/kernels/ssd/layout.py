@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Layout", "ceiling_of", "decays", "narrow", "scores_of", "segments", "tile_of", "wide"]
+__all__ = ["Layout", "ceiling_of", "decays", "narrow", "segments", "wide"]
 
 # Exponents are kept in base 2: torch.exp is up to fifty times slower where its result underflows, exp2 is
 # not.
@@ -95,17 +95,6 @@ def ceiling_of(layout: Layout, like: Tensor, seg: Tensor | None) -> Tensor:
         return ceiling
     apart = seg.unsqueeze(-1) != seg.unsqueeze(-2)
     return ceiling.masked_fill(apart.unsqueeze(2), -torch.inf)
-
-
-def tile_of(layout: Layout, c: Tensor, seg: Tensor | None) -> Tensor:
-    """L = exp2(c_t - c_s) [B, n, H, Q, Q], zero above the diagonal and between segments."""
-    return torch.minimum(c.unsqueeze(-1) - c.unsqueeze(-2), ceiling_of(layout, c, seg)).exp2()
-
-
-def scores_of(layout: Layout, Bg: Tensor, Cg: Tensor) -> Tensor:
-    """C B' [B, n, G, 1, Q, Q]."""
-    scores = torch.bmm(Cg.flatten(0, 2), Bg.flatten(0, 2).transpose(1, 2))
-    return scores.view(layout.B, layout.n, layout.G, 1, layout.Q, layout.Q)
 
 
 def wide(layout: Layout, h: Tensor) -> Tensor:
